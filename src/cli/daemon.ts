@@ -1,0 +1,74 @@
+import {writeFileSync} from 'node:fs';
+import {join} from 'node:path';
+import type {Config} from '../config/options.ts';
+import {NodeIdentity} from '../cluster/node-identity.ts';
+import {diskThatCrashesAt, noteBoot} from '../engine/data-directory.ts';
+import {type DaemonMessage, EXIT_HOPELESS, FUSE_FD, HEARTBEAT_FD, type KeeperMessage} from '../keeper/keeper.ts';
+import {createLogger} from '../telemetry/log.ts';
+import {parseArguments} from './arguments.ts';
+import {lockDataAsDaemon} from './data-lock.ts';
+import {describeExit} from './exit.ts';
+import {Node} from './node.ts';
+import type {ConfigSource} from './usage.ts';
+
+const FLAGS = [
+  {name: 'config', placeholder: 'PATH', doc: ''},
+  {name: 'no-expand-env', doc: ''},
+  {name: 'debug', doc: ''},
+];
+
+/**
+ * The process that does the work, started by the keeper: never by hand. Loads, says so, waits for its turn, serves until the
+ * keeper tells it to end or the mount is gone.
+ */
+export async function runDaemon(argv: readonly string[], readConfig: (source: ConfigSource) => Config): Promise<number> {
+  const {flags} = parseArguments('daemon', FLAGS, argv);
+  process.umask(0); // The kernel has applied the caller's umask to the modes it asks for.
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined); // The keeper decides.
+  const path = flags.get('config');
+  const config = readConfig({path: typeof path === 'string' ? path : undefined, expandEnv: flags.get('no-expand-env') !== true});
+  const log = createLogger({format: config.logFormat, debug: config.logDebug || flags.get('debug') === true, timestamp: config.logTimestamp});
+  const go = nextMessage('go');
+  tell({type: 'loaded'});
+  const {isResuming} = await go;
+  try {
+    lockDataAsDaemon(config.dataDir);
+    const disk = diskThatCrashesAt(undefined);
+    const isNewBoot = noteBoot(disk, config.dataDir);
+    const node = await Node.start({
+      config,
+      log,
+      identity: NodeIdentity.open(disk, config.dataDir),
+      run: process.env.FERRITE_RUN ?? '',
+      thread: {fuseFd: FUSE_FD, heartbeatFd: HEARTBEAT_FD, isResuming, isNewBoot, crashAt: process.env.FERRITE_CRASH_AT},
+    });
+    writeFileSync(join(config.dataDir, 'daemon.pid'), `${process.pid}\n`);
+    tell({type: 'serving'});
+    process.on('message', (message: KeeperMessage) => {
+      if (message.type === 'release') void node.release().then(() => tell({type: 'released'}));
+      if (message.type === 'quit') node.quit();
+    });
+    process.once('disconnect', () => void node.abandon());
+    return await node.ended;
+  } catch (error) {
+    log.error('cannot serve', {error});
+    process.stderr.write(`${describeExit(error).text}\n`);
+    return EXIT_HOPELESS;
+  }
+}
+
+function tell(message: DaemonMessage): void {
+  if (process.connected) process.send?.(message);
+}
+
+function nextMessage<Type extends KeeperMessage['type']>(type: Type): Promise<Extract<KeeperMessage, {type: Type}>> {
+  return new Promise(resolve => {
+    const listener = (message: KeeperMessage) => {
+      if (message.type !== type) return;
+      process.off('message', listener);
+      resolve(message as Extract<KeeperMessage, {type: Type}>);
+    };
+    process.on('message', listener);
+    process.once('disconnect', () => process.exit(0)); // Its keeper is gone before its turn came.
+  });
+}

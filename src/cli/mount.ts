@@ -1,0 +1,59 @@
+import {randomBytes} from 'node:crypto';
+import {existsSync, mkdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
+import {join} from 'node:path';
+import {fileURLToPath} from 'node:url';
+import type {Config} from '../config/options.ts';
+import {makeDataDirectory, removeHidden} from '../engine/data-directory.ts';
+import {abortConnection, mountedAt, MountError, unmount} from '../fuse/mount.ts';
+import {Keeper} from '../keeper/keeper.ts';
+import {createLogger} from '../telemetry/log.ts';
+import {lockData} from './data-lock.ts';
+
+export interface MountFlags {
+  readonly config: {readonly expandEnv: boolean};
+  readonly skipUnmount: boolean;
+  readonly debug: boolean;
+}
+
+const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
+
+/** `ferrite mount`: takes the data directory, clears what a killed predecessor left, and becomes the keeper. */
+export async function runMount(config: Config, flags: MountFlags): Promise<number> {
+  const log = createLogger({format: config.logFormat, debug: config.logDebug || flags.debug, timestamp: config.logTimestamp});
+  if (!existsSync('/dev/fuse')) throw new MountError('MOUNT_NO_DEVICE', 'Cannot open /dev/fuse: it does not exist; load the kernel module "fuse", in a container pass --device /dev/fuse');
+  const paths = makeDataDirectory(config.dataDir);
+  await lockData(config.dataDir);
+  const note = join(config.dataDir, 'mounted');
+  if (!flags.skipUnmount) clearStaleMount(config.fuseDir, note);
+  removeHidden(paths);
+  mkdirSync(config.fuseDir, {recursive: true});
+  process.env.FERRITE_RUN = randomBytes(8).toString('hex');
+  const daemonFlags = [...(flags.config.expandEnv ? [] : ['-no-expand-env']), ...(flags.debug ? ['-debug'] : [])];
+  const keeper = new Keeper({
+    directory: config.fuseDir,
+    allowOther: config.fuseAllowOther,
+    daemonCommand: () => [process.execPath, MAIN, 'daemon', '-config', config.path, ...daemonFlags],
+    log: (level, message, fields) => log[level](message, fields),
+    mounted: connection => writeFileSync(note, JSON.stringify({directory: config.fuseDir, connection})),
+  });
+  const exitCode = await keeper.run();
+  rmSync(note, {force: true});
+  log.info('shut down complete');
+  return exitCode;
+}
+
+/**
+ * A mount that a killed ferrite of this data directory left behind (its apps may still hold files in it) is aborted and
+ * taken away. Anything else that is mounted there is left alone.
+ */
+function clearStaleMount(directory: string, note: string): void {
+  const found = mountedAt(directory);
+  if (found === undefined) return;
+  const noted = existsSync(note) ? (JSON.parse(readFileSync(note, 'utf8')) as {directory?: string; connection?: number}) : {};
+  const isOurs = found.source === 'ferritefs' && noted.directory === directory && noted.connection === found.connection;
+  if (!isOurs) {
+    throw new MountError('MOUNT_BUSY', `Cannot mount "${directory}": ${found.source} (${found.type}) is mounted there; unmount it or choose another fuse.dir`);
+  }
+  abortConnection(found.connection);
+  unmount(directory, true);
+}

@@ -1,0 +1,231 @@
+import {closeSync, openSync, readSync, lstatSync} from 'node:fs';
+import {join} from 'node:path';
+import {type Position, toTxid, type Txid} from '../../ltx/position.ts';
+import {hasSqliteMagic} from '../../sqlite/database-header.ts';
+import type {Catalog} from '../catalog.ts';
+import {summaryOf} from '../database-store.ts';
+import {type CaptureContext, CapturedDatabase} from './captured-database.ts';
+import {noteJournal, recoverDatabase} from './recover.ts';
+import type {Seals} from './seal.ts';
+
+export interface DatabasesOptions {
+  readonly context: CaptureContext;
+  readonly catalog: Catalog;
+  readonly seals: Seals;
+  /** `<data>/files`. */
+  readonly filesDirectory: string;
+  readonly renamed: (id: string, name: string) => void;
+  readonly dropped: (id: string, name: string) => void;
+  readonly created: (id: string, name: string) => void;
+}
+
+export interface PruneRules {
+  /** Up to which transaction every connected follower has each database. */
+  readonly keepFrom: ReadonlyMap<string, Txid>;
+  readonly olderThanMs: number;
+  readonly bytesMax: number | undefined;
+}
+
+const IDLE_MS = 60_000;
+const SWEEP_INTERVAL_MS = 10_000;
+
+/** The databases that this node captures: loaded when they are first used, dropped from memory when idle. */
+export class CapturedDatabases {
+  readonly #options: DatabasesOptions;
+  readonly #byName = new Map<string, CapturedDatabase>();
+  readonly #byId = new Map<string, CapturedDatabase>();
+  readonly #working = new Set<CapturedDatabase>();
+  #sweepAtMs = 0;
+
+  constructor(options: DatabasesOptions) {
+    this.#options = options;
+  }
+
+  nowMs(): number {
+    return this.#options.context.nowMs();
+  }
+
+  /** Called by the context when a database has its first transaction. */
+  registered(database: CapturedDatabase, id: string): void {
+    this.#options.catalog.set(id, database.name);
+    this.#options.created(id, database.name);
+    this.#options.seals.open(id);
+    this.#byId.set(id, database);
+  }
+
+  /** The database at `path`, or undefined where the file there is none. */
+  open(path: string): CapturedDatabase | undefined {
+    const known = this.#byName.get(path);
+    if (known !== undefined) return known;
+    if (this.#options.catalog.idOf(path) === undefined && !this.#hasMagic(path)) return undefined;
+    return this.#load(path);
+  }
+
+  /** As `open`, for a file of which something else says that it is a database: a journal or a WAL. */
+  openOrBegin(path: string): CapturedDatabase {
+    return this.#byName.get(path) ?? this.#load(path);
+  }
+
+  openById(id: string): CapturedDatabase | undefined {
+    const name = this.#options.catalog.nameOf(id);
+    return name === undefined ? undefined : this.openOrBegin(name);
+  }
+
+  loadedById(id: string): CapturedDatabase | undefined {
+    return this.#byId.get(id);
+  }
+
+  position(path: string): Position | undefined {
+    return this.#options.catalog.idOf(path) === undefined ? undefined : this.open(path)?.store?.position;
+  }
+
+  /** Databases that the last daemon left in use: what happened since is captured before anybody asks. */
+  recoverActive(): void {
+    for (const id of this.#options.seals.active()) {
+      if (this.openById(id) === undefined) this.#options.seals.forget(id);
+    }
+  }
+
+  schedule(database: CapturedDatabase): void {
+    this.#working.add(database);
+  }
+
+  /** Does background work until `deadline`. Returns whether there is more. */
+  work(deadline: number): boolean {
+    for (const database of this.#working) {
+      if (!database.work(deadline)) this.#working.delete(database);
+      if (performance.now() >= deadline) break;
+    }
+    return this.#working.size > 0;
+  }
+
+  /** Looks again at files that came back under their database's name. */
+  reload(database: CapturedDatabase): void {
+    this.#recover(database);
+  }
+
+  rename(database: CapturedDatabase, newName: string): void {
+    const hadWal = database.tracker.committedCount > 0;
+    this.#byName.delete(database.name);
+    database.name = newName;
+    database.files.moved(join(this.#options.filesDirectory, newName));
+    database.tracker.reset();
+    this.#byName.set(newName, database);
+    if (database.id !== undefined) {
+      this.#options.catalog.set(database.id, newName);
+      this.#options.renamed(database.id, newName);
+    }
+    if (hadWal) database.captureAll();
+    this.schedule(database);
+  }
+
+  /** A folder has another name: so have the databases in it. */
+  renameFolder(oldPath: string, newPath: string): void {
+    const {catalog} = this.#options;
+    for (const [id, name] of [...catalog.entries()]) {
+      if (!name.startsWith(`${oldPath}/`)) continue;
+      this.#unload(this.#byName.get(name));
+      const newName = newPath + name.slice(oldPath.length);
+      catalog.set(id, newName);
+      this.#options.renamed(id, newName);
+    }
+    for (const [name, database] of this.#byName) if (name.startsWith(`${oldPath}/`)) this.#unload(database);
+  }
+
+  drop(database: CapturedDatabase): void {
+    const {id, name} = database;
+    this.#byName.delete(name);
+    this.#working.delete(database);
+    database.close();
+    this.#options.context.resume(database.waits);
+    if (id === undefined) return;
+    this.#byId.delete(id);
+    this.#options.catalog.drop(id);
+    this.#options.seals.forget(id);
+    this.#options.dropped(id, name);
+  }
+
+  /** Puts idle databases away. Returns whether there were any. */
+  sweep(isInUse: (database: CapturedDatabase) => boolean): boolean {
+    const now = this.nowMs();
+    if (now < this.#sweepAtMs) return false;
+    this.#sweepAtMs = now + SWEEP_INTERVAL_MS;
+    const idle = [...this.#byName.values()].filter(database => now - database.lastUsedMs > IDLE_MS && !isInUse(database));
+    for (const database of idle) this.#unload(database);
+    return idle.length > 0;
+  }
+
+  /** Drops old records of the databases that are loaded; idle ones are pruned when they are used again. */
+  prune({keepFrom, olderThanMs, bytesMax}: PruneRules): void {
+    for (const [id, {store}] of this.#byId) {
+      if (store === undefined) continue;
+      const needed = keepFrom.get(id) ?? store.position.txid;
+      const durable = store.checksums.durablePosition.txid;
+      const keep = toTxid((needed < durable ? needed : durable) + 1n);
+      store.log.prune({keepFrom: keep, olderThanMs, nowMs: this.nowMs(), bytesMax});
+    }
+  }
+
+  /** Everything captured and durable, nothing left to recover at the next start. */
+  close(): void {
+    for (const database of this.#byName.values()) this.#unload(database);
+  }
+
+  loaded(): Iterable<CapturedDatabase> {
+    return this.#byId.values();
+  }
+
+  #load(name: string): CapturedDatabase {
+    const {context, catalog, seals, filesDirectory} = this.#options;
+    const path = join(filesDirectory, name);
+    const database = new CapturedDatabase(context, name, path);
+    this.#byName.set(name, database);
+    const id = catalog.idOf(name);
+    if (id === undefined) {
+      if (this.#hasMagic(name)) recoverDatabase(database, 'unknown');
+      this.schedule(database);
+      return database;
+    }
+    const left = seals.leftBehind(id, path);
+    noteJournal(database);
+    database.attach(id, left !== 'closed');
+    this.#byId.set(id, database);
+    seals.open(id);
+    recoverDatabase(database, left);
+    this.schedule(database);
+    return database;
+  }
+
+  #recover(database: CapturedDatabase): void {
+    recoverDatabase(database, 'unknown');
+    this.schedule(database);
+  }
+
+  #unload(database: CapturedDatabase | undefined): void {
+    if (database === undefined) return;
+    while (database.work(Number.POSITIVE_INFINITY));
+    const {id, store, files, name} = database;
+    const isClean = !database.isBusy && !database.isDirty && !database.isJournalActive && database.failure === undefined;
+    if (store !== undefined) store.flush();
+    this.#byName.delete(name);
+    this.#working.delete(database);
+    database.close();
+    if (id === undefined) return;
+    this.#byId.delete(id);
+    if (!isClean || store === undefined) return;
+    this.#options.catalog.summarize(id, summaryOf(store));
+    this.#options.seals.close(id, files.path);
+  }
+
+  #hasMagic(name: string): boolean {
+    const path = join(this.#options.filesDirectory, name);
+    if (lstatSync(path, {throwIfNoEntry: false})?.isFile() !== true) return false;
+    const fd = openSync(path, 'r');
+    try {
+      const start = new Uint8Array(16);
+      return readSync(fd, start, 0, 16, 0) === 16 && hasSqliteMagic(start);
+    } finally {
+      closeSync(fd);
+    }
+  }
+}

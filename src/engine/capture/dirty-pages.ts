@@ -1,0 +1,131 @@
+import {closeSync, constants, openSync} from 'node:fs';
+import type {Disk} from '../../lib/disk.ts';
+
+// File, little-endian:  0 generation u32 | 4 reserved u32 | 8 pending txid u64 | then records of 12 bytes:
+// generation u32 | first page u32 | page count u32
+const HEADER_SIZE = 16;
+const RECORD_SIZE = 12;
+const RECORDS_MAX = 1 << 20;
+
+/**
+ * The pages of the database file that were written since the last commit in a rollback journal mode, kept on disk too
+ * (without a flush), so that a daemon that takes over knows them. Records of an older generation are void.
+ */
+export class DirtyPages {
+  readonly #disk: Disk;
+  readonly #fd: number;
+  readonly #pages = new Set<number>();
+  readonly #record = Buffer.alloc(RECORD_SIZE);
+  #generation = 1;
+  #recordCount = 0;
+  #pendingTxid = 0n;
+  #isUnknown = false;
+
+  private constructor(disk: Disk, fd: number) {
+    this.#disk = disk;
+    this.#fd = fd;
+  }
+
+  static open(disk: Disk, path: string): DirtyPages {
+    const dirty = new DirtyPages(disk, openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600));
+    dirty.#load();
+    return dirty;
+  }
+
+  /** Whether anything was written. */
+  get isAny(): boolean {
+    return this.#isUnknown || this.#pages.size > 0;
+  }
+
+  /** Something was written, but which pages is not known: all of them have to be looked at. */
+  get isUnknown(): boolean {
+    return this.#isUnknown;
+  }
+
+  has(pgno: number): boolean {
+    return this.#isUnknown || this.#pages.has(pgno);
+  }
+
+  /** In ascending order. */
+  sorted(): number[] {
+    return [...this.#pages].sort((a, b) => a - b);
+  }
+
+  /** The transaction whose record was finished before its journal was removed; 0 if none. */
+  get pendingTxid(): bigint {
+    return this.#pendingTxid;
+  }
+
+  /** Called before the pages are written to the database file. */
+  add(firstPgno: number, count: number): void {
+    let isNew = false;
+    for (let pgno = firstPgno; pgno < firstPgno + count; pgno++) {
+      if (this.#pages.has(pgno)) continue;
+      this.#pages.add(pgno);
+      isNew = true;
+    }
+    if (isNew) this.#append(firstPgno, count);
+  }
+
+  /** Called instead of `add` where the page size is not known yet. */
+  addUnknown(): void {
+    if (this.#isUnknown) return;
+    this.#isUnknown = true;
+    this.#append(0, 0);
+  }
+
+  setPending(txid: bigint): void {
+    this.#pendingTxid = txid;
+    this.#writeHeader();
+  }
+
+  clear(): void {
+    if (!this.isAny && this.#pendingTxid === 0n) return;
+    this.#pages.clear();
+    this.#isUnknown = false;
+    this.#generation = (this.#generation + 1) >>> 0;
+    this.#recordCount = 0;
+    this.#pendingTxid = 0n;
+    this.#writeHeader();
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+
+  #append(first: number, count: number): void {
+    if (this.#recordCount >= RECORDS_MAX) {
+      this.#isUnknown = true;
+      return;
+    }
+    if (this.#recordCount === 0) this.#writeHeader();
+    this.#record.writeUInt32LE(this.#generation, 0);
+    this.#record.writeUInt32LE(first, 4);
+    this.#record.writeUInt32LE(count, 8);
+    this.#disk.write('dirty:append', this.#fd, this.#record, HEADER_SIZE + this.#recordCount * RECORD_SIZE);
+    this.#recordCount++;
+  }
+
+  #writeHeader(): void {
+    const header = Buffer.alloc(HEADER_SIZE);
+    header.writeUInt32LE(this.#generation, 0);
+    header.writeBigUInt64LE(this.#pendingTxid, 8);
+    this.#disk.write('dirty:header', this.#fd, header, 0);
+  }
+
+  #load(): void {
+    const size = this.#disk.size(this.#fd);
+    if (size < HEADER_SIZE) return;
+    const bytes = Buffer.alloc(Math.min(size, HEADER_SIZE + RECORDS_MAX * RECORD_SIZE));
+    this.#disk.read(this.#fd, bytes, 0);
+    this.#generation = bytes.readUInt32LE(0);
+    this.#pendingTxid = bytes.readBigUInt64LE(8);
+    for (let at = HEADER_SIZE; at + RECORD_SIZE <= bytes.length; at += RECORD_SIZE) {
+      if (bytes.readUInt32LE(at) !== this.#generation) break;
+      this.#recordCount++;
+      const [first, count] = [bytes.readUInt32LE(at + 4), bytes.readUInt32LE(at + 8)];
+      if (first === 0) this.#isUnknown = true;
+      for (let pgno = first; pgno < first + count; pgno++) this.#pages.add(pgno);
+    }
+  }
+}

@@ -1,0 +1,77 @@
+import {readU32be} from '../../lib/bytes.ts';
+import {DATABASE_HEADER_SIZE, decodeDatabaseHeader, effectivePageCount, hasSqliteMagic} from '../../sqlite/database-header.ts';
+import {SqliteFormatError} from '../../sqlite/error.ts';
+import {hasJournalMagic} from '../../sqlite/journal.ts';
+import {isPageSize} from '../../sqlite/page-size.ts';
+import {frameOffset, WAL_FRAME_HEADER_SIZE} from '../../sqlite/wal.ts';
+import type {BackingFiles} from './backing-files.ts';
+import type {WalPlace} from './record-job.ts';
+import type {WalTracker, WalTransaction} from './wal-tracker.ts';
+
+/** Page size and size in pages of a database file, from its header. */
+export interface FileShape {
+  readonly pageSize: number;
+  readonly pageCount: number;
+}
+
+/**
+ * Shape of the database file. A file without SQLite's header (an encrypted one) has the page size that its journal,
+ * its WAL or its log says, `pageSizeKnown`, and ends where the file ends. `undefined`: not a database, or not yet.
+ */
+export function fileShape(files: BackingFiles, pageSizeKnown: number): FileShape | undefined {
+  const header = new Uint8Array(DATABASE_HEADER_SIZE);
+  const count = files.readMain(header, 0);
+  const fileSize = files.mainSize;
+  if (count === 0) return pageSizeKnown === 0 ? undefined : {pageSize: pageSizeKnown, pageCount: 0};
+  if (count === DATABASE_HEADER_SIZE && hasSqliteMagic(header)) {
+    try {
+      const decoded = decodeDatabaseHeader(header);
+      return {pageSize: decoded.pageSize, pageCount: effectivePageCount(decoded, fileSize)};
+    } catch (error) {
+      if (!(error instanceof SqliteFormatError)) throw error;
+    }
+  }
+  return isPageSize(pageSizeKnown) ? {pageSize: pageSizeKnown, pageCount: Math.ceil(fileSize / pageSizeKnown)} : undefined;
+}
+
+/** Page size in a journal's header (3. The Rollback Journal: offset 24), or 0. */
+export function journalPageSize(header: Uint8Array): number {
+  if (header.length < 28) return 0;
+  const pageSize = readU32be(header, 24);
+  return isPageSize(pageSize) && (hasJournalMagic(header) || header.subarray(0, 12).every(byte => byte === 0)) ? pageSize : 0;
+}
+
+/** Pages `first` to `last`, without the lock page. */
+export function* pageRange(first: number, last: number, lockPgno: number): Generator<number> {
+  for (let pgno = first; pgno <= last; pgno++) if (pgno !== lockPgno) yield pgno;
+}
+
+/** The sorted `pgnos` up to `countBefore`, then every page from there to `commit`: a record holds all pages that are new. */
+export function* pagesOfCommit(pgnos: readonly number[], countBefore: number, commit: number, lockPgno: number): Generator<number> {
+  for (const pgno of pgnos) {
+    if (pgno > countBefore || pgno > commit) break;
+    if (pgno !== lockPgno) yield pgno;
+  }
+  yield* pageRange(countBefore + 1, commit, lockPgno);
+}
+
+/** The last frame of each page in `transaction`; those that it undid in other commits count as written too. */
+export function framesByPage(tracker: WalTracker, transaction: WalTransaction, undone: Iterable<number>): Map<number, number> {
+  const frames = new Map<number, number>();
+  for (const pgno of undone) frames.set(pgno, tracker.findFrame(pgno, transaction.first));
+  for (let frame = transaction.first; frame < transaction.end; frame++) frames.set(tracker.pgnoOf(frame), frame);
+  return frames;
+}
+
+export function walPlace(tracker: WalTracker, first: number, end: number): WalPlace | undefined {
+  const {header} = tracker;
+  if (header === undefined) return undefined;
+  const offset = frameOffset(first, header.pageSize);
+  return {offset, size: frameOffset(end, header.pageSize) - offset, salt1: header.salt1, salt2: header.salt2};
+}
+
+/** Reads the page in `frame` of the WAL. */
+export function readFramePage(files: BackingFiles, frame: number, target: Uint8Array): void {
+  const count = files.readWal(target, frameOffset(frame, target.length) + WAL_FRAME_HEADER_SIZE);
+  if (count < target.length) throw new Error(`Cannot read frame ${frame} of "${files.path}-wal": it is cut short`);
+}

@@ -1,0 +1,301 @@
+import {lstatSync} from 'node:fs';
+import {constants} from 'node:os';
+import {hasSqliteMagic} from '../../sqlite/database-header.ts';
+import {formatPosition} from '../../ltx/position.ts';
+import {JOURNAL_HEADER_SIZE} from '../../sqlite/journal.ts';
+import {WAL_HEADER_SIZE} from '../../sqlite/wal.ts';
+import {ALLOW, type DatabaseHooks, type Verdict} from '../mount/database-hooks.ts';
+import {errnoOf} from '../mount/context.ts';
+import type {Inode, InodeTable} from '../mount/inode-table.ts';
+import {fileRole} from '../mount/names.ts';
+import type {CapturedDatabase} from './captured-database.ts';
+import type {CapturedDatabases} from './captured-databases.ts';
+import {journalPageSize} from './plans.ts';
+
+const {EIO} = constants.errno;
+
+type DatabaseRole = 'main' | 'wal' | 'journal';
+
+interface DatabaseFile {
+  readonly database: CapturedDatabase;
+  readonly role: DatabaseRole;
+}
+
+/**
+ * The mount's files on a primary: decides which event ends a transaction.
+ *
+ * WAL mode: a complete frame with a commit size (`WalTracker`). Rollback journal: its removal, truncation to
+ * nothing, or zeroed header. Without a journal (MEMORY, OFF, plain copies): a flush of the file, or its last close.
+ */
+export class PrimaryFiles implements DatabaseHooks {
+  readonly #inodes: InodeTable;
+  readonly #databases: CapturedDatabases;
+  readonly #byNodeid = new Map<number, DatabaseFile | null>();
+  /** The write that is being served changes nothing: the bytes are there already. */
+  #isRepeated = false;
+
+  constructor(inodes: InodeTable, databases: CapturedDatabases) {
+    this.#inodes = inodes;
+    this.#databases = databases;
+  }
+
+  beforeOpen(): Verdict {
+    return ALLOW;
+  }
+
+  opened(inode: Inode): void {
+    if (this.#byNodeid.get(inode.nodeid) === null) this.#byNodeid.delete(inode.nodeid);
+    this.#find(inode);
+  }
+
+  beforeCreate(): Verdict {
+    return ALLOW;
+  }
+
+  created(inode: Inode): void {
+    this.#byNodeid.delete(inode.nodeid);
+    const file = this.#find(inode);
+    if (file?.role === 'journal') file.database.isJournalActive = true;
+  }
+
+  beforeWrite(inode: Inode, offset: number, data: Buffer): Verdict {
+    const file = this.#find(inode) ?? this.#recognize(inode, offset, data);
+    if (file === undefined) return ALLOW;
+    const {database, role} = file;
+    if (role === 'wal') return this.#beforeWalWrite(database, offset, data);
+    if (role === 'journal') return this.#beforeJournalWrite(database, offset, data);
+    if (database.finalization === 'ready') database.withdraw();
+    if (database.isHeld('file-write')) return database.waits;
+    if (!database.isWalActive) database.noteWrite(offset, data.length);
+    return ALLOW;
+  }
+
+  wrote(inode: Inode, offset: number, size: number): void {
+    const file = this.#find(inode);
+    if (file === undefined) return;
+    const {database, role} = file;
+    if (role === 'wal' && !this.#isRepeated) {
+      const undone = database.tracker.wrote(offset, size);
+      if (database.noteWal(undone) || database.isBusy) this.#databases.schedule(database);
+    }
+    if (role === 'journal' && offset === 0 && size === JOURNAL_HEADER_SIZE && database.finalization === 'ready') {
+      database.isJournalActive = false;
+      database.publish();
+    }
+    this.#isRepeated = false;
+  }
+
+  beforeTruncate(inode: Inode, size: number): Verdict {
+    const file = this.#find(inode);
+    if (file === undefined) return ALLOW;
+    const {database, role} = file;
+    if (role === 'journal') return size === 0 ? this.#finalize(database) : ALLOW;
+    if (role === 'wal') return size < database.tracker.committedEnd ? this.#beforeWalReset(database) : ALLOW;
+    if (database.isHeld('file-write')) return database.waits;
+    if (!database.isWalActive && !database.isJournalActive) database.noteWrite(size, 1);
+    return ALLOW;
+  }
+
+  truncated(inode: Inode, size: number): void {
+    const file = this.#find(inode);
+    if (file === undefined) return;
+    const {database, role} = file;
+    if (role === 'journal' && size === 0) this.#finalized(database);
+    if (role === 'wal') this.#walCut(database, size);
+  }
+
+  beforeUnlink(inode: Inode): Verdict {
+    const file = this.#find(inode);
+    if (file === undefined) return ALLOW;
+    const {database, role} = file;
+    if (role === 'journal') return this.#finalize(database);
+    if (role === 'wal') return this.#beforeWalReset(database);
+    return database.isBusy ? this.#waitFor(database) : ALLOW;
+  }
+
+  unlinked(inode: Inode): void {
+    const file = this.#byNodeid.get(inode.nodeid);
+    this.#byNodeid.delete(inode.nodeid);
+    if (file === undefined || file === null) return;
+    if (file.role === 'journal') this.#finalized(file.database);
+    else if (file.role === 'wal') this.#walGone(file.database);
+    else this.#dropped(file.database);
+  }
+
+  beforeRename(inode: Inode, target: Inode | undefined): Verdict {
+    for (const moved of [inode, target]) {
+      const verdict = moved === undefined ? ALLOW : this.beforeUnlink(moved);
+      if (verdict !== ALLOW) return verdict;
+    }
+    return ALLOW;
+  }
+
+  renamed(inode: Inode, oldPath: string, newPath: string): void {
+    if (inode.isDirectory) {
+      this.#byNodeid.clear();
+      this.#databases.renameFolder(oldPath, newPath);
+      return;
+    }
+    const file = this.#byNodeid.get(inode.nodeid);
+    this.#byNodeid.delete(inode.nodeid);
+    if (file?.role === 'journal') this.#finalized(file.database);
+    else if (file?.role === 'wal') this.#walGone(file.database);
+    else if (file?.role === 'main') this.#renameDatabase(file.database, newPath);
+    const now = this.#find(inode);
+    if (now?.role === 'wal' || now?.role === 'journal') this.#databases.reload(now.database);
+  }
+
+  beforeSync(inode: Inode): Verdict {
+    const file = this.#find(inode);
+    return file?.role === 'main' ? this.#captureFile(file.database) : ALLOW;
+  }
+
+  released(inode: Inode): void {
+    if (inode.opens > 1) return;
+    const file = this.#find(inode);
+    if (file?.role === 'main') this.#captureFile(file.database);
+  }
+
+  positionText(path: string): string | undefined {
+    const position = this.#databases.position(path);
+    return position === undefined ? undefined : `${formatPosition(position)}\n`;
+  }
+
+  #find(inode: Inode): DatabaseFile | undefined {
+    const known = this.#byNodeid.get(inode.nodeid);
+    if (known !== undefined) {
+      if (known !== null) known.database.lastUsedMs = this.#databases.nowMs();
+      return known ?? undefined;
+    }
+    const found = this.#resolve(inode);
+    this.#byNodeid.set(inode.nodeid, found ?? null);
+    return found;
+  }
+
+  #resolve(inode: Inode): DatabaseFile | undefined {
+    if (inode.isDirectory || inode.isHidden || inode.parent === undefined) return undefined;
+    const {role, base} = fileRole(inode.name);
+    if (role === 'shm' || role === 'super-journal') return undefined;
+    const path = this.#inodes.relativePath(inode);
+    if (role === 'main') {
+      const database = this.#databases.open(path);
+      return database === undefined ? undefined : {database, role};
+    }
+    const main = lstatSync(this.#inodes.childPath(inode.parent, base), {throwIfNoEntry: false});
+    if (main?.isFile() !== true) return undefined;
+    const database = this.#databases.openOrBegin(path.slice(0, path.length - inode.name.length) + base);
+    this.#byNodeid.set(main.ino, {database, role: 'main'});
+    return {database, role};
+  }
+
+  /** A file becomes a database when SQLite's header is written to it. */
+  #recognize(inode: Inode, offset: number, data: Buffer): DatabaseFile | undefined {
+    if (offset !== 0 || inode.isDirectory || inode.isHidden || inode.role !== 'main' || !hasSqliteMagic(data)) return undefined;
+    const file: DatabaseFile = {database: this.#databases.openOrBegin(this.#inodes.relativePath(inode)), role: 'main'};
+    this.#byNodeid.set(inode.nodeid, file);
+    return file;
+  }
+
+  #beforeWalWrite(database: CapturedDatabase, offset: number, data: Buffer): Verdict {
+    if (database.failure !== undefined) {
+      database.retry();
+      if (database.failure !== undefined) return errnoOf(database.failure) ?? EIO;
+    }
+    const {tracker} = database;
+    if (!tracker.overwrites(offset)) return ALLOW;
+    const there = Buffer.alloc(data.length);
+    this.#isRepeated = database.files.readWal(there, offset) === there.length && there.equals(data);
+    if (this.#isRepeated) return ALLOW;
+    if (offset < WAL_HEADER_SIZE) return this.#beforeWalReset(database);
+    return database.isHeld('wal-overwrite') ? this.#waitFor(database) : ALLOW;
+  }
+
+  /** Before the WAL goes, everything in it must be in the log, and the log on the disk. */
+  #beforeWalReset(database: CapturedDatabase): Verdict {
+    if (database.tracker.committedCount === 0) return ALLOW;
+    if (database.failure !== undefined) {
+      database.retry();
+      if (database.failure !== undefined) return errnoOf(database.failure) ?? EIO;
+    }
+    if (database.isHeld('wal-overwrite')) return this.#waitFor(database);
+    return database.isLogDurable() ? ALLOW : database.waits;
+  }
+
+  #beforeJournalWrite(database: CapturedDatabase, offset: number, data: Buffer): Verdict {
+    if (offset === 0 && data.length === JOURNAL_HEADER_SIZE && data.every(byte => byte === 0)) {
+      return database.isJournalActive ? this.#finalize(database) : ALLOW;
+    }
+    if (database.finalization === 'ready') database.withdraw();
+    database.isJournalActive = true;
+    if (offset === 0) database.journalPageSize = journalPageSize(data) || database.journalPageSize;
+    return ALLOW;
+  }
+
+  /** The journal is about to end. The record is written first, so that a full disk fails the commit. */
+  #finalize(database: CapturedDatabase): Verdict {
+    if (database.finalization === 'ready') return ALLOW;
+    if (database.finalization === 'none') {
+      if (database.isBusy) return this.#waitFor(database);
+      if (!database.isDirty) return ALLOW;
+      database.captureFile(false);
+    }
+    return this.#outcome(database, database.finalization === 'working');
+  }
+
+  #finalized(database: CapturedDatabase): void {
+    database.isJournalActive = false;
+    database.publish();
+  }
+
+  /** The end of a transaction that has no journal. */
+  #captureFile(database: CapturedDatabase): Verdict {
+    if (database.isJournalActive || database.isWalActive || !database.isDirty) return ALLOW;
+    if (!database.isBusy) database.captureFile(true);
+    return this.#outcome(database, database.isBusy);
+  }
+
+  #outcome(database: CapturedDatabase, isWorking: boolean): Verdict {
+    if (database.failure !== undefined) return database.takeFailure(error => errnoOf(error) ?? EIO);
+    return isWorking ? this.#waitFor(database) : ALLOW;
+  }
+
+  #waitFor(database: CapturedDatabase): Verdict {
+    this.#databases.schedule(database);
+    return database.waits;
+  }
+
+  #walCut(database: CapturedDatabase, size: number): void {
+    if (size === 0) this.#walGone(database);
+    else database.noteWal(database.tracker.truncated(size));
+  }
+
+  #walGone(database: CapturedDatabase): void {
+    const {tracker} = database;
+    const pgnos = Array.from({length: tracker.committedCount}, (_, frame) => tracker.pgnoOf(frame));
+    tracker.reset();
+    database.files.walGone();
+    if (pgnos.length === 0 || database.store === undefined) return;
+    database.captureAfterWal(pgnos);
+    this.#databases.schedule(database);
+  }
+
+  #dropped(database: CapturedDatabase): void {
+    this.#forget(database);
+    this.#databases.drop(database);
+  }
+
+  #renameDatabase(database: CapturedDatabase, newPath: string): void {
+    this.#forget(database);
+    if (fileRole(newPath).role === 'main') this.#databases.rename(database, newPath);
+    else this.#databases.drop(database);
+  }
+
+  #forget(database: CapturedDatabase): void {
+    for (const [nodeid, file] of this.#byNodeid) if (file?.database === database) this.#byNodeid.delete(nodeid);
+  }
+
+  /** The databases were unloaded: what was remembered of their files is void. */
+  forgetAll(): void {
+    this.#byNodeid.clear();
+  }
+}

@@ -1,0 +1,67 @@
+import {closeSync, fstatSync, openSync, readSync} from 'node:fs';
+import {isZeroedJournalHeader, JOURNAL_HEADER_SIZE} from '../../sqlite/journal.ts';
+import type {CapturedDatabase} from './captured-database.ts';
+import {journalPageSize} from './plans.ts';
+
+/** How the database was left: by whom it may have been changed without our seeing it. */
+export type LeftBehind =
+  /** Closed by us and untouched since. */
+  | 'closed'
+  /** The daemon died; the machine did not. */
+  | 'daemon-died'
+  /** The machine lost its memory, or somebody wrote to the files while no daemon ran. */
+  | 'unknown';
+
+/** Reads the start of the rollback journal, or undefined when there is none or it is empty. */
+export function readJournalHeader(path: string): Uint8Array | undefined {
+  let fd = -1;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return undefined;
+  }
+  try {
+    if (fstatSync(fd).size === 0) return undefined;
+    const header = new Uint8Array(JOURNAL_HEADER_SIZE);
+    return header.subarray(0, readSync(fd, header, 0, header.length, 0));
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Whether the journal belongs to a transaction that is not over: PERSIST leaves one whose header is zeroed. */
+export function isJournalInUse(header: Uint8Array | undefined): boolean {
+  return header !== undefined && header.length > 0 && !isZeroedJournalHeader(header);
+}
+
+/** Takes note of a rollback journal that is there already. */
+export function noteJournal(database: CapturedDatabase): void {
+  const journal = readJournalHeader(`${database.files.path}-journal`);
+  database.isJournalActive = isJournalInUse(journal);
+  if (journal !== undefined) database.journalPageSize = journalPageSize(journal);
+}
+
+/** Brings log and files together after whatever happened: what the files have and the log does not becomes a transaction. */
+export function recoverDatabase(database: CapturedDatabase, left: LeftBehind): void {
+  const {files, tracker, store, dirty} = database;
+  noteJournal(database);
+  const {walSize} = files;
+  const last = store?.log.last();
+  tracker.load(walSize, 0);
+  const {header} = tracker;
+  const isLogged = header !== undefined && last !== undefined && header.salt1 === last.walSalt1 && header.salt2 === last.walSalt2;
+  const loggedEnd = isLogged ? last.walOffset + last.walSize : 0;
+  if (left === 'unknown' || store?.isRebuilding === true) {
+    while (tracker.next() !== undefined); // Checks every frame: the disk may have lost some. What is there is compared as a whole.
+    database.captureAll();
+    return;
+  }
+  tracker.load(walSize, loggedEnd);
+  if (left === 'closed') {
+    database.noteWal([]);
+    return;
+  }
+  database.noteWal([]);
+  if (!database.isJournalActive && dirty?.isAny === true && !database.isWalActive) database.captureFile(true);
+}

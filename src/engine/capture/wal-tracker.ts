@@ -1,0 +1,226 @@
+import {decodeWalFrameHeader, decodeWalHeader, frameOffset, type StoredWalHeader, verifyWalFrame, WAL_FRAME_HEADER_SIZE, WAL_HEADER_SIZE} from '../../sqlite/wal.ts';
+import {SqliteFormatError} from '../../sqlite/error.ts';
+import {readU32be} from '../../lib/bytes.ts';
+
+/** Reads bytes of the backing -wal into `target`. Returns how many there were. */
+export type ReadWal = (target: Uint8Array, position: number) => number;
+
+/** A committed transaction in the WAL: frames `first` to `end` (not included), 0-based. */
+export interface WalTransaction {
+  readonly first: number;
+  readonly end: number;
+  /** Database size in pages after it. */
+  readonly commit: number;
+}
+
+const READ_BYTES_MAX = 256 * 1024;
+const FRAMES_MIN = 1024;
+
+/**
+ * Follows what apps write to a -wal and tells the transactions in it. A transaction is committed when a frame
+ * with a commit size is there and the checksums are valid from the last commit up to it; with cache spill SQLite
+ * rewrites frames inside a transaction and mends the checksums after the commit frame, so an invalid one means
+ * "not yet" (wal.c, walRewriteChecksums). Looks at byte ranges, never at single requests.
+ */
+export class WalTracker {
+  readonly #read: ReadWal;
+  #header: StoredWalHeader | undefined;
+  /** Page number of each valid frame, and the running checksum after it. */
+  #pgnos = new Uint32Array(FRAMES_MIN);
+  #sums = new Uint32Array(2 * FRAMES_MIN);
+  #validCount = 0;
+  #committedCount = 0;
+  #writtenEnd = 0;
+  readonly #running = new Uint32Array(2);
+  #buffer = new Uint8Array(0);
+
+  constructor(read: ReadWal) {
+    this.#read = read;
+  }
+
+  /** Header of the current generation, or undefined while there is none. */
+  get header(): StoredWalHeader | undefined {
+    return this.#header;
+  }
+
+  get committedCount(): number {
+    return this.#committedCount;
+  }
+
+  get pageSize(): number {
+    return this.#header?.pageSize ?? 0;
+  }
+
+  /** Where the last committed transaction ends, in bytes. */
+  get committedEnd(): number {
+    return this.#header === undefined ? 0 : frameOffset(this.#committedCount, this.#header.pageSize);
+  }
+
+  /** Whether a write at `offset` changes something committed: frames, or the header that they hang on. */
+  overwrites(offset: number): boolean {
+    return this.#committedCount > 0 && offset < this.committedEnd;
+  }
+
+  /** Database size in pages as of the last committed transaction. */
+  get lastCommit(): number {
+    if (this.#committedCount === 0) return 0;
+    const bytes = new Uint8Array(8);
+    this.#read(bytes, frameOffset(this.#committedCount - 1, this.pageSize));
+    return readU32be(bytes, 4);
+  }
+
+  /** Page number in the committed frame `frame`. */
+  pgnoOf(frame: number): number {
+    return this.#pgnos[frame];
+  }
+
+  /** The last frame below `end` that holds `pgno`, or -1. */
+  findFrame(pgno: number, end: number): number {
+    for (let frame = end - 1; frame >= 0; frame--) if (this.#pgnos[frame] === pgno) return frame;
+    return -1;
+  }
+
+  /** The file is gone or empty. */
+  reset(): void {
+    this.#header = undefined;
+    this.#validCount = 0;
+    this.#committedCount = 0;
+    this.#writtenEnd = 0;
+  }
+
+  /**
+   * Takes note of a write of `size` bytes at `offset`. Returns the page numbers of committed frames that it wrote
+   * over under the same salts: their writer died before it published them, so they never were.
+   */
+  wrote(offset: number, size: number): readonly number[] {
+    if (offset < WAL_HEADER_SIZE) this.#readHeader(offset + size);
+    this.#writtenEnd = Math.max(this.#writtenEnd, offset + size);
+    if (this.#header === undefined || offset + size <= WAL_HEADER_SIZE) return [];
+    const touched = Math.max(0, Math.floor((offset - WAL_HEADER_SIZE) / this.#frameSize));
+    const undone: number[] = [];
+    for (let frame = touched; frame < this.#committedCount; frame++) undone.push(this.#pgnos[frame]);
+    this.#committedCount = Math.min(this.#committedCount, touched);
+    this.#validCount = Math.min(this.#validCount, touched);
+    return undone;
+  }
+
+  /** The file was cut to `size` bytes. */
+  truncated(size: number): readonly number[] {
+    this.#writtenEnd = Math.min(this.#writtenEnd, size);
+    if (size < WAL_HEADER_SIZE) {
+      this.reset();
+      return [];
+    }
+    return this.#header === undefined || size >= this.committedEnd ? [] : this.wrote(size, 0);
+  }
+
+  /** Goes on from a known state after a restart: `capturedEnd` bytes of the WAL with these salts are in the log already. */
+  load(walSize: number, capturedEnd: number): void {
+    this.reset();
+    this.#readHeader(WAL_HEADER_SIZE);
+    this.#writtenEnd = walSize;
+    if (this.#header === undefined) return;
+    const known = Math.floor((Math.min(capturedEnd, walSize) - WAL_HEADER_SIZE) / this.#frameSize);
+    for (let frame = 0; frame < known; frame++) this.#adopt(frame);
+    this.#validCount = Math.max(0, known);
+    this.#committedCount = this.#validCount;
+  }
+
+  /**
+   * Checks the frames that are complete by now, at most `frameCountMax` of them, and returns the next committed
+   * transaction. `'more'` means that frames are left to check.
+   */
+  next(frameCountMax = Number.POSITIVE_INFINITY): WalTransaction | 'more' | undefined {
+    const header = this.#header;
+    if (header === undefined) return undefined;
+    let left = frameCountMax;
+    while (this.#writtenEnd >= frameOffset(this.#validCount + 1, header.pageSize)) {
+      if (left <= 0) return 'more';
+      const complete = Math.floor((this.#writtenEnd - WAL_HEADER_SIZE) / this.#frameSize) - this.#validCount;
+      const batch = Math.min(complete, left, Math.max(1, Math.floor(READ_BYTES_MAX / this.#frameSize)));
+      const found = this.#verify(header, batch);
+      if (found !== undefined) return found === 'invalid' ? undefined : found;
+      left -= batch;
+    }
+    return undefined;
+  }
+
+  get #frameSize(): number {
+    return WAL_FRAME_HEADER_SIZE + (this.#header?.pageSize ?? 0);
+  }
+
+  #verify(header: StoredWalHeader, batch: number): WalTransaction | 'invalid' | undefined {
+    const bytes = this.#readFrames(this.#validCount, batch);
+    this.#seed(header);
+    for (let at = 0; at + this.#frameSize <= bytes.length; at += this.#frameSize) {
+      if (!verifyWalFrame(bytes, at, header, this.#running)) return 'invalid';
+      this.#push(readU32be(bytes, at));
+      const commit = readU32be(bytes, at + 4);
+      if (commit === 0) continue;
+      const first = this.#committedCount;
+      this.#committedCount = this.#validCount;
+      return {first, end: this.#validCount, commit};
+    }
+    return bytes.length < this.#frameSize ? 'invalid' : undefined;
+  }
+
+  #seed(header: StoredWalHeader): void {
+    const last = this.#validCount - 1;
+    this.#running[0] = last < 0 ? header.checksum1 : this.#sums[2 * last];
+    this.#running[1] = last < 0 ? header.checksum2 : this.#sums[2 * last + 1];
+  }
+
+  #push(pgno: number): void {
+    this.#grow();
+    this.#pgnos[this.#validCount] = pgno;
+    this.#sums[2 * this.#validCount] = this.#running[0];
+    this.#sums[2 * this.#validCount + 1] = this.#running[1];
+    this.#validCount++;
+  }
+
+  #grow(): void {
+    if (this.#validCount < this.#pgnos.length) return;
+    const pgnos = new Uint32Array(2 * this.#pgnos.length);
+    pgnos.set(this.#pgnos);
+    const sums = new Uint32Array(2 * this.#sums.length);
+    sums.set(this.#sums);
+    this.#pgnos = pgnos;
+    this.#sums = sums;
+  }
+
+  /** A frame that was captured before: its header says the checksum that the next one goes on from. */
+  #adopt(frame: number): void {
+    const bytes = new Uint8Array(WAL_FRAME_HEADER_SIZE);
+    this.#read(bytes, frameOffset(frame, this.pageSize));
+    const header = decodeWalFrameHeader(bytes);
+    this.#running[0] = header.checksum1;
+    this.#running[1] = header.checksum2;
+    this.#validCount = frame;
+    this.#push(header.pgno);
+  }
+
+  #readFrames(frame: number, count: number): Uint8Array {
+    const size = count * this.#frameSize;
+    if (this.#buffer.length < size) this.#buffer = new Uint8Array(Math.max(size, 64 * 1024));
+    const bytes = this.#buffer.subarray(0, size);
+    return bytes.subarray(0, this.#read(bytes, frameOffset(frame, this.pageSize)));
+  }
+
+  /** A new header with other salts starts a new generation; the old frames are void. */
+  #readHeader(writtenEnd: number): void {
+    if (writtenEnd < WAL_HEADER_SIZE) return;
+    const bytes = new Uint8Array(WAL_HEADER_SIZE);
+    const old = this.#header;
+    try {
+      this.#header = this.#read(bytes, 0) === WAL_HEADER_SIZE ? decodeWalHeader(bytes) : undefined;
+    } catch (error) {
+      if (!(error instanceof SqliteFormatError)) throw error;
+      this.#header = undefined;
+    }
+    const isSame = old !== undefined && this.#header?.salt1 === old.salt1 && this.#header.salt2 === old.salt2;
+    if (isSame) return;
+    this.#validCount = 0;
+    this.#committedCount = 0;
+    this.#writtenEnd = 0;
+  }
+}

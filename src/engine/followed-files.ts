@@ -1,0 +1,143 @@
+import {constants as fsConstants, existsSync, readFileSync} from 'node:fs';
+import {constants} from 'node:os';
+import {join} from 'node:path';
+import type {FuseRequest} from '../fuse/request.ts';
+import {FUSE_WRITE_CACHE} from '../fuse/opcodes.ts';
+import type {Catalog} from './catalog.ts';
+import {ALLOW, type DatabaseHooks, type Verdict} from './mount/database-hooks.ts';
+import type {Inode, InodeTable} from './mount/inode-table.ts';
+import {fileRole} from './mount/names.ts';
+
+const {EACCES, EROFS} = constants.errno;
+const O_ACCMODE = 3;
+const WRITE_FLAGS_OFFSET = 20; // struct fuse_write_in.write_flags
+
+export interface FollowedFilesOptions {
+  readonly inodes: InodeTable;
+  readonly catalog: Catalog;
+  readonly databasesDirectory: string;
+  readonly followerWrites: 'busy' | 'readonly';
+}
+
+/**
+ * The mount's files on a follower: only the daemon itself changes databases. Apps normally don't come this far, since
+ * the daemon holds SQLite's locks and they get SQLITE_BUSY; who slips in while a new daemon takes over is refused.
+ * The -shm stays writable: readers keep their read marks there.
+ */
+export class FollowedFiles implements DatabaseHooks {
+  readonly #options: FollowedFilesOptions;
+  readonly #names = new Map<string, string>();
+
+  constructor(options: FollowedFilesOptions) {
+    this.#options = options;
+    for (const [id, name] of options.catalog.entries()) this.#names.set(name, id);
+  }
+
+  add(id: string, name: string): void {
+    this.remove(id);
+    this.#names.set(name, id);
+  }
+
+  remove(id: string): void {
+    for (const [name, known] of this.#names) if (known === id) this.#names.delete(name);
+  }
+
+  beforeOpen(inode: Inode, flags: number, request: FuseRequest): Verdict {
+    const isReading = (flags & O_ACCMODE) === fsConstants.O_RDONLY;
+    if (isReading || this.#options.followerWrites === 'busy' || isOwn(request)) return ALLOW;
+    return this.#isGuarded(inode) ? EACCES : ALLOW;
+  }
+
+  opened(): void {}
+
+  /** SQLite turns EACCES for a new journal into "attempt to write a readonly database". */
+  beforeCreate(parent: Inode, name: string, request: FuseRequest): Verdict {
+    const {role} = fileRole(name);
+    if ((role !== 'journal' && role !== 'wal') || isOwn(request)) return ALLOW;
+    return this.#isDatabaseBeside(parent, name) ? EACCES : ALLOW;
+  }
+
+  created(): void {}
+
+  beforeWrite(inode: Inode, _offset: number, _data: Buffer, request: FuseRequest): Verdict {
+    if (inode.isDirectory || !this.#isGuarded(inode)) return ALLOW;
+    if (isOwn(request)) return ALLOW;
+    const isWriteBack = (request.u32(WRITE_FLAGS_OFFSET) & FUSE_WRITE_CACHE) !== 0;
+    return isWriteBack ? ALLOW : EROFS;
+  }
+
+  wrote(): void {}
+
+  beforeTruncate(inode: Inode, _size: number, request: FuseRequest): Verdict {
+    if (inode.isDirectory || isOwn(request)) return ALLOW;
+    return this.#isGuarded(inode) || this.#isFollowedShm(inode) ? EROFS : ALLOW;
+  }
+
+  truncated(): void {}
+
+  beforeUnlink(inode: Inode, request: FuseRequest): Verdict {
+    if (inode.isDirectory || isOwn(request)) return ALLOW;
+    return this.#isGuarded(inode) || this.#isFollowedShm(inode) ? EROFS : ALLOW;
+  }
+
+  unlinked(): void {}
+
+  beforeRename(inode: Inode, target: Inode | undefined, _newPath: string, request: FuseRequest): Verdict {
+    if (isOwn(request)) return ALLOW;
+    for (const moved of [inode, target]) {
+      if (moved === undefined) continue;
+      if (moved.isDirectory ? this.#holdsDatabases(moved) : this.#isGuarded(moved) || this.#isFollowedShm(moved)) return EROFS;
+    }
+    return ALLOW;
+  }
+
+  renamed(): void {}
+
+  beforeSync(): Verdict {
+    return ALLOW;
+  }
+
+  released(): void {}
+
+  /** The apply thread keeps the position in a small file. */
+  positionText(path: string): string | undefined {
+    const id = this.#names.get(path);
+    if (id === undefined) return undefined;
+    try {
+      return readFileSync(join(this.#options.databasesDirectory, id, 'position'), 'utf8').slice(0, 34);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+      return undefined;
+    }
+  }
+
+  /** The database file, its journal or its WAL. */
+  #isGuarded(inode: Inode): boolean {
+    if (inode.isHidden || inode.role === 'shm' || inode.role === 'super-journal') return false;
+    return this.#names.has(this.#databasePath(inode));
+  }
+
+  #isFollowedShm(inode: Inode): boolean {
+    return !inode.isHidden && inode.role === 'shm' && this.#names.has(this.#databasePath(inode));
+  }
+
+  #databasePath(inode: Inode): string {
+    const path = this.#options.inodes.relativePath(inode);
+    return path.slice(0, path.length - inode.name.length) + fileRole(inode.name).base;
+  }
+
+  #isDatabaseBeside(parent: Inode, name: string): boolean {
+    return existsSync(this.#options.inodes.childPath(parent, fileRole(name).base));
+  }
+
+  #holdsDatabases(folder: Inode): boolean {
+    const prefix = `${this.#options.inodes.relativePath(folder)}/`;
+    for (const name of this.#names.keys()) if (name.startsWith(prefix)) return true;
+    return false;
+  }
+}
+
+/** Whether a thread of this process asks: the apply thread, or main's pool. */
+function isOwn(request: FuseRequest): boolean {
+  return request.pid === process.pid || (request.pid !== 0 && existsSync(`/proc/self/task/${request.pid}`));
+}

@@ -1,0 +1,73 @@
+import {closeSync, writeSync} from 'node:fs';
+import {MessageChannel, type MessagePort, Worker} from 'node:worker_threads';
+import {eventfd} from '../lib/libc.ts';
+import type {FsAnswer, FsCommand, FsEvent, FsQuestion, FsThreadData} from './messages.ts';
+
+export type FsThreadOptions = Omit<FsThreadData, 'wakeFd' | 'port'>;
+
+interface PendingAnswer {
+  readonly resolve: (answer: FsAnswer) => void;
+  readonly reject: (error: Error) => void;
+}
+
+const WAKE = new Uint8Array(new BigUint64Array([1n]).buffer);
+
+/** Main's end of the fs thread: commands go there, events come back in order. */
+export class FsClient {
+  readonly #worker: Worker;
+  readonly #port: MessagePort;
+  readonly #wakeFd: number;
+  readonly #answers = new Map<number, PendingAnswer>();
+  readonly #onEvent: (event: FsEvent) => void;
+  #requestLast = 0;
+
+  /** `onFailure` is called when the thread ends by an error: the process can't go on then. */
+  constructor(options: FsThreadOptions, onEvent: (event: FsEvent) => void, onFailure: (error: Error) => void) {
+    this.#onEvent = onEvent;
+    this.#wakeFd = eventfd();
+    const {port1, port2} = new MessageChannel();
+    this.#port = port1;
+    port1.on('message', (events: readonly FsEvent[]) => {
+      for (const event of events) this.#receive(event);
+    });
+    const workerData: FsThreadData = {...options, wakeFd: this.#wakeFd, port: port2};
+    this.#worker = new Worker(new URL('./fs-thread.js', import.meta.url), {workerData, transferList: [port2]});
+    this.#worker.once('error', onFailure);
+  }
+
+  send(command: FsCommand): void {
+    this.#port.postMessage(command);
+    writeSync(this.#wakeFd, WAKE);
+  }
+
+  /** Asks and waits for the answer. Rejects when the thread ends before. */
+  async ask<Kind extends FsQuestion['kind']>(question: Extract<FsQuestion, {kind: Kind}>): Promise<Extract<FsAnswer, {kind: Kind}>> {
+    const request = this.nextRequest();
+    const answer = await new Promise<FsAnswer>((resolve, reject) => {
+      this.#answers.set(request, {resolve, reject});
+      this.send({type: 'ask', request, question});
+    });
+    return answer as Extract<FsAnswer, {kind: Kind}>;
+  }
+
+  nextRequest(): number {
+    return ++this.#requestLast;
+  }
+
+  close(): void {
+    for (const {reject} of this.#answers.values()) reject(new Error('Cannot answer: the fs thread has ended'));
+    this.#answers.clear();
+    this.#port.close();
+    closeSync(this.#wakeFd);
+  }
+
+  #receive(event: FsEvent): void {
+    if (event.type !== 'answer') {
+      this.#onEvent(event);
+      return;
+    }
+    const pending = this.#answers.get(event.request);
+    this.#answers.delete(event.request);
+    pending?.resolve(event.answer);
+  }
+}

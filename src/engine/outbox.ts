@@ -1,0 +1,37 @@
+import type {MessagePort} from 'node:worker_threads';
+import type {FsEvent} from './messages.ts';
+
+const DELAY_MS = 0.15;
+const COUNT_MAX = 64;
+
+/** Events on their way to main, a few at a time: waking it for each commit would cost as much as the commit. */
+export class Outbox {
+  readonly #port: MessagePort;
+  #events: FsEvent[] = [];
+  #sinceMs = 0;
+
+  constructor(port: MessagePort) {
+    this.#port = port;
+  }
+
+  get isEmpty(): boolean {
+    return this.#events.length === 0;
+  }
+
+  add(event: FsEvent): void {
+    if (this.#events.length === 0) this.#sinceMs = performance.now();
+    this.#events.push(event);
+    if (this.#events.length >= COUNT_MAX) this.flush();
+  }
+
+  /** Sends what has waited long enough. */
+  poll(): void {
+    if (this.#events.length > 0 && performance.now() - this.#sinceMs >= DELAY_MS) this.flush();
+  }
+
+  flush(): void {
+    if (this.#events.length === 0) return;
+    this.#port.postMessage(this.#events);
+    this.#events = [];
+  }
+}

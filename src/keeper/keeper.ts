@@ -1,0 +1,275 @@
+import {type ChildProcess, spawn} from 'node:child_process';
+import {readSync, writeSync} from 'node:fs';
+import type {Readable} from 'node:stream';
+import {answerInit} from '../fuse/init.ts';
+import {abortConnection, mount, mountedAt, openFuseDevice, unmount, waitingRequests} from '../fuse/mount.ts';
+
+/**
+ * The keeper holds the mount. It opens /dev/fuse, mounts, and starts the daemon with the descriptor; when the daemon
+ * dies the connection lives on in the keeper's copy of the descriptor, apps' requests wait in the kernel, and a new
+ * daemon asks for those that got no answer (FUSE_NOTIFY_RESEND). It knows nothing of SQLite, files or networks.
+ */
+export interface KeeperOptions {
+  readonly directory: string;
+  readonly allowOther: boolean;
+  /** Program and arguments of the daemon; read again for each start, so that an upgrade takes effect. */
+  readonly daemonCommand: () => readonly string[];
+  /** Told the connection's number under /sys/fs/fuse/connections. */
+  readonly mounted: (connection: number) => void;
+  readonly log: (level: 'info' | 'warn' | 'error', message: string, fields?: Readonly<Record<string, unknown>>) => void;
+}
+
+/** What the keeper sends to a daemon. `release`: let go of the mount; `quit`: end now, another one goes on. */
+export type KeeperMessage = {readonly type: 'go'; readonly isResuming: boolean} | {readonly type: 'release'} | {readonly type: 'quit'};
+/** What a daemon sends to the keeper. */
+export type DaemonMessage = {readonly type: 'loaded'} | {readonly type: 'serving'} | {readonly type: 'released'};
+
+/** A daemon ends with this code when starting it again would not help; its own last line said why. */
+export const EXIT_HOPELESS = 78; // EX_CONFIG of sysexits.h
+/** Descriptors that the daemon finds open. */
+export const FUSE_FD = 3;
+export const HEARTBEAT_FD = 4;
+
+const RESTART_DELAYS_MS = [0, 0, 100, 250, 500, 1000, 2000, 4000, 8000];
+const HEALTHY_AFTER_MS = 10_000;
+const TICK_MS = 1000;
+const SILENT_TICKS_MAX = 5;
+const RELEASE_TIMEOUT_MS = 5000;
+const UNMOUNT_TRIES = 20;
+const UNMOUNT_RETRY_MS = 100;
+const QUIT_TIMEOUT_MS = 2000;
+
+interface Daemon {
+  readonly process: ChildProcess;
+  readonly startedMs: number;
+  isLoaded: boolean;
+  silentTicks: number;
+}
+
+export class Keeper {
+  readonly #options: KeeperOptions;
+  #fuseFd = -1;
+  #connection = -1;
+  #hasResend = false;
+  #daemon: Daemon | undefined;
+  /** The next daemon, loaded and waiting for its turn. */
+  #standby: Daemon | undefined;
+  #state: 'running' | 'stopping' | 'ended' = 'running';
+  #failureCount = 0;
+  #hasServed = false;
+  #end: (exitCode: number) => void = () => undefined;
+
+  constructor(options: KeeperOptions) {
+    this.#options = options;
+  }
+
+  /** Mounts and keeps a daemon running until told to stop. Resolves to the exit code. Throws `MountError` if it can't mount. */
+  async run(): Promise<number> {
+    this.#mount();
+    const ended = new Promise<number>(resolve => {
+      this.#end = resolve;
+    });
+    const timer = setInterval(() => this.#watch(), TICK_MS);
+    process.on('SIGHUP', () => this.#reload());
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => this.#stop(signal));
+    this.#start();
+    const exitCode = await ended;
+    clearInterval(timer);
+    return exitCode;
+  }
+
+  #mount(): void {
+    this.#fuseFd = openFuseDevice();
+    mount(this.#fuseFd, this.#options.directory, 'ferritefs', this.#options.allowOther);
+    this.#connection = mountedAt(this.#options.directory)?.connection ?? -1;
+    this.#options.mounted(this.#connection);
+    const request = Buffer.alloc(8192);
+    const size = readWaiting(this.#fuseFd, request);
+    const init = answerInit(request.subarray(0, size));
+    writeSync(this.#fuseFd, init.reply);
+    this.#hasResend = init.hasResend;
+    if (!init.hasResend) this.#options.log('warn', 'kernel before 6.9: apps lose their open files when the daemon restarts');
+  }
+
+  #start(): void {
+    this.#daemon = this.#spawn();
+  }
+
+  #spawn(): Daemon {
+    const [program, ...args] = this.#options.daemonCommand();
+    const child = spawn(program ?? process.execPath, args, {stdio: ['ignore', 'inherit', 'inherit', this.#fuseFd, 'pipe', 'ipc']});
+    const daemon: Daemon = {process: child, startedMs: Date.now(), isLoaded: false, silentTicks: 0};
+    const heartbeat = child.stdio[HEARTBEAT_FD] as Readable | null;
+    heartbeat?.on('data', () => {
+      daemon.silentTicks = 0;
+    });
+    heartbeat?.on('error', () => undefined);
+    child.on('message', message => this.#hear(daemon, message as DaemonMessage));
+    child.on('error', error => this.#options.log('error', 'cannot start daemon', {error}));
+    child.once('close', (code, signal) => this.#exited(daemon, code, signal));
+    return daemon;
+  }
+
+  #hear(daemon: Daemon, message: DaemonMessage): void {
+    switch (message.type) {
+      case 'loaded':
+        daemon.isLoaded = true;
+        if (daemon === this.#daemon) this.#go(daemon);
+        else if (daemon === this.#standby) this.#takeOver();
+        return;
+      case 'serving':
+        this.#hasServed = true;
+        return;
+      case 'released':
+        if (daemon === this.#daemon) void this.#unmount();
+        return;
+    }
+  }
+
+  #go(daemon: Daemon): void {
+    send(daemon, {type: 'go', isResuming: this.#hasServed});
+    if (this.#state === 'stopping') send(daemon, {type: 'release'});
+  }
+
+  #exited(daemon: Daemon, code: number | null, signal: string | null): void {
+    if (daemon === this.#standby) {
+      this.#standby = undefined;
+      this.#options.log('error', 'new daemon ended before its turn; the old one goes on', {code, signal});
+      return;
+    }
+    if (daemon !== this.#daemon || this.#state === 'ended') return;
+    this.#daemon = undefined;
+    if (code === EXIT_HOPELESS && !this.#hasServed) return this.#giveUp();
+    if (this.#state === 'stopping') return void this.#unmount();
+    if (code === 0 && mountedAt(this.#options.directory)?.connection !== this.#connection) return this.#finish(0);
+    if (this.#standby !== undefined) {
+      this.#daemon = this.#standby;
+      this.#standby = undefined;
+      if (this.#daemon.isLoaded) this.#go(this.#daemon);
+      return;
+    }
+    this.#restart(daemon, {code, signal});
+  }
+
+  #restart(daemon: Daemon, fields: Readonly<Record<string, unknown>>): void {
+    if (Date.now() - daemon.startedMs > HEALTHY_AFTER_MS) this.#failureCount = 0;
+    const delayMs = RESTART_DELAYS_MS[this.#failureCount++];
+    if (delayMs === undefined) {
+      this.#options.log('error', 'daemon died again and again; giving up, apps will get errors', fields);
+      return this.#giveUp();
+    }
+    this.#options.log('warn', 'daemon died; starting it again', {...fields, delayMs});
+    if (!this.#hasResend && this.#hasServed) this.#remount();
+    if (delayMs === 0) this.#start();
+    else setTimeout(() => this.#state === 'running' && this.#daemon === undefined && this.#start(), delayMs);
+  }
+
+  /** Kernels that can't resend: what was unanswered is lost, so apps must get errors rather than hang. */
+  #remount(): void {
+    abortConnection(this.#connection);
+    unmount(this.#options.directory, true);
+    this.#hasServed = false;
+    this.#mount();
+  }
+
+  /** Looks once a second: requests wait and the daemon's loop does not go round. A pause of the whole machine stops these ticks too. */
+  #watch(): void {
+    const daemon = this.#daemon;
+    if (daemon === undefined || !daemon.isLoaded || this.#state !== 'running') return;
+    daemon.silentTicks++;
+    if (daemon.silentTicks < SILENT_TICKS_MAX || (waitingRequests(this.#connection) ?? 1) === 0) return;
+    this.#options.log('error', 'daemon hangs while requests wait; replacing it', {pid: daemon.process.pid});
+    daemon.process.kill('SIGKILL');
+    // Not waited for: a thread of it that is stuck in the kernel is only freed by the new daemon's answers.
+    this.#daemon = undefined;
+    this.#restart(daemon, {pid: daemon.process.pid});
+  }
+
+  /** Starts the installed version beside the running one and swaps them when it has loaded. */
+  #reload(): void {
+    if (this.#state !== 'running' || this.#standby !== undefined) return;
+    this.#options.log('info', 'reloading');
+    if (this.#daemon === undefined) return;
+    this.#standby = this.#spawn();
+  }
+
+  #takeOver(): void {
+    const old = this.#daemon;
+    if (old === undefined) return;
+    send(old, {type: 'quit'});
+    setTimeout(() => old.process.exitCode === null && old.process.kill('SIGKILL'), QUIT_TIMEOUT_MS).unref();
+  }
+
+  #stop(signal: string): void {
+    if (this.#state === 'stopping') {
+      this.#options.log('warn', 'stopping by force', {signal});
+      return this.#giveUp();
+    }
+    this.#state = 'stopping';
+    this.#options.log('info', 'stopping', {signal});
+    this.#standby?.process.kill('SIGKILL');
+    if (this.#daemon === undefined) return void this.#unmount();
+    if (this.#daemon.isLoaded) send(this.#daemon, {type: 'release'});
+    setTimeout(() => void this.#unmount(), RELEASE_TIMEOUT_MS).unref();
+  }
+
+  #isUnmounting = false;
+
+  /** Unmounts while the daemon still serves; then it ends by itself. */
+  async #unmount(): Promise<void> {
+    if (this.#isUnmounting) return;
+    this.#isUnmounting = true;
+    for (let left = UNMOUNT_TRIES; mountedAt(this.#options.directory)?.connection === this.#connection; left--) {
+      const exitCode = await runUmount(this.#options.directory, left <= 0);
+      if (exitCode === 0 || left < 0) break;
+      if (left === UNMOUNT_TRIES) this.#options.log('warn', 'mount is in use; waiting for apps to close their files', {directory: this.#options.directory});
+      await new Promise(resolve => setTimeout(resolve, UNMOUNT_RETRY_MS));
+    }
+    const daemon = this.#daemon;
+    if (daemon !== undefined && daemon.process.exitCode === null) {
+      send(daemon, {type: 'quit'});
+      await Promise.race([new Promise(resolve => daemon.process.once('close', resolve)), new Promise(resolve => setTimeout(resolve, QUIT_TIMEOUT_MS))]);
+    }
+    this.#finish(0);
+  }
+
+  #giveUp(): void {
+    const isForced = this.#state === 'stopping';
+    abortConnection(this.#connection);
+    unmount(this.#options.directory, true);
+    this.#finish(isForced ? 0 : 1);
+  }
+
+  #finish(exitCode: number): void {
+    if (this.#state === 'ended') return;
+    this.#state = 'ended';
+    for (const daemon of [this.#daemon, this.#standby]) daemon?.process.kill('SIGKILL');
+    this.#end(exitCode);
+  }
+}
+
+function send(daemon: Daemon, message: KeeperMessage): void {
+  if (daemon.process.connected) daemon.process.send(message, () => undefined);
+}
+
+function runUmount(directory: string, lazy: boolean): Promise<number | null> {
+  const child = spawn('umount', [...(lazy ? ['-l'] : []), directory], {stdio: 'ignore'});
+  return new Promise(resolve => {
+    child.once('error', () => resolve(null));
+    child.once('close', resolve);
+  });
+}
+
+/** The kernel queues FUSE_INIT while it mounts, so it is there within moments. */
+function readWaiting(fd: number, target: Buffer): number {
+  const clock = new Int32Array(new SharedArrayBuffer(4));
+  for (let tries = 0; tries < 1000; tries++) {
+    try {
+      return readSync(fd, target);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
+    }
+    Atomics.wait(clock, 0, 0, 5);
+  }
+  throw new Error('Cannot start FUSE session: the kernel sent no FUSE_INIT within 5 s');
+}

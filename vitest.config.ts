@@ -1,0 +1,36 @@
+import {defineConfig} from 'vitest/config';
+import {SummaryReporter} from './test/reporter.ts';
+
+// These mount a directory, start daemons and measure nothing: one at a time, after everything else.
+const mounting = ['test/mount/**/*.test.ts', 'test/cluster-e2e/**/*.test.ts'];
+const timeouts = {testTimeout: 60_000, hookTimeout: 60_000};
+
+export default defineConfig({
+  test: {
+    reporters: ['default', new SummaryReporter()],
+    projects: [
+      {
+        test: {
+          ...timeouts,
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: mounting,
+          pool: 'forks',
+          maxWorkers: 2,
+          sequence: {groupOrder: 0},
+        },
+      },
+      {
+        test: {
+          ...timeouts,
+          name: 'mount',
+          include: mounting,
+          pool: 'forks',
+          maxWorkers: 1,
+          fileParallelism: false,
+          sequence: {groupOrder: 1},
+        },
+      },
+    ],
+  },
+});
