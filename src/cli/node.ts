@@ -1,5 +1,13 @@
-import type {Config} from '../config/options.ts';
+import {createServer, type Server} from 'node:http';
+import {join} from 'node:path';
+import {EngineSink} from '../cluster/engine-sink.ts';
+import {EngineSource} from '../cluster/engine-source.ts';
 import type {NodeIdentity} from '../cluster/node-identity.ts';
+import {PrimaryServer} from '../cluster/primary-server.ts';
+import {ReplicationClient} from '../cluster/replication-client.ts';
+import type {Config} from '../config/options.ts';
+import {ApplyClient} from '../engine/apply-client.ts';
+import type {ApplyEvent} from '../engine/apply-messages.ts';
 import {FsClient} from '../engine/fs-client.ts';
 import type {FsEvent, FsThreadData, ThreadData} from '../engine/messages.ts';
 import {unmount} from '../fuse/mount.ts';
@@ -14,21 +22,36 @@ export interface NodeOptions {
   readonly thread: Pick<FsThreadData, 'fuseFd' | 'heartbeatFd' | 'isResuming' | 'isNewBoot' | 'crashAt'>;
 }
 
+const LISTEN_RETRY_MS = 50;
+const LISTEN_TRIES = 60;
+const FOLLOWER_CHECK_MS = 1000;
+const EXIT_SOFTWARE = 70; // EX_SOFTWARE of sysexits.h
+
 /** One node: the threads of its engine, its role, and its connections to the others. */
 export class Node {
   readonly ended: Promise<number>;
   readonly #options: NodeOptions;
+  readonly #server: Server;
   readonly #fs: FsClient;
+  readonly #data: ThreadData;
+  readonly #following = new AbortController();
+  #apply: ApplyClient | undefined;
+  #source: EngineSource | undefined;
+  #primaryServer: PrimaryServer | undefined;
+  #sink: EngineSink | undefined;
+  #followed: Promise<void> = Promise.resolve();
+  #isReady = false;
   #end: (exitCode: number) => void = () => undefined;
 
-  private constructor(options: NodeOptions) {
+  private constructor(options: NodeOptions, server: Server) {
     this.#options = options;
+    this.#server = server;
     this.ended = new Promise(resolve => {
       this.#end = resolve;
     });
     const {config, identity, thread, run} = options;
     const role = config.leaseCandidate ? 'primary' : 'follower';
-    const data: ThreadData = {
+    this.#data = {
       fuseFd: thread.fuseFd,
       dataDirectory: config.dataDir,
       mountDirectory: config.fuseDir,
@@ -41,21 +64,33 @@ export class Node {
       crashAt: thread.crashAt,
     };
     this.#fs = new FsClient(
-      {...data, heartbeatFd: thread.heartbeatFd, spinNs: config.fuseSpinUs * 1000, isResuming: thread.isResuming},
-      event => this.#hear(event),
-      error => this.#fail(error),
+      {...this.#data, heartbeatFd: thread.heartbeatFd, spinNs: config.fuseSpinUs * 1000, isResuming: thread.isResuming},
+      event => this.#hearFs(event),
+      error => this.#fail('fs thread failed', error),
     );
+    setInterval(() => this.#prune(), config.dataRetentionMonitorIntervalMs || 60_000).unref();
   }
 
+  /** Binds the port first: while that fails nothing else is touched. A predecessor that is ending may hold it for a moment. */
   static async start(options: NodeOptions): Promise<Node> {
-    return new Node(options);
+    const {config, thread} = options;
+    const server = createServer((_request, response) => response.writeHead(404).end());
+    await listen(server, config.httpAddr, thread.isResuming ? LISTEN_TRIES : 1);
+    return new Node(options, server);
   }
 
   /** Lets go of everything in the mount, so that it can be unmounted; requests are still served. */
-  async release(): Promise<void> {}
+  async release(): Promise<void> {
+    this.#following.abort();
+    await this.#followed;
+    await this.#primaryServer?.close();
+    await this.#apply?.ask({type: 'release'});
+    await this.#apply?.close();
+  }
 
   /** Ends in good order; the mount stays. */
   quit(): void {
+    this.#following.abort();
     this.#fs.send({type: 'stop'});
   }
 
@@ -67,24 +102,123 @@ export class Node {
     this.quit();
   }
 
-  #hear(event: FsEvent): void {
+  #hearFs(event: FsEvent): void {
     switch (event.type) {
       case 'log':
         this.#options.log[event.level](event.message, event.fields);
         return;
       case 'ready':
-        this.#options.log.info('ready', {databases: event.databases.length});
+        if (this.#data.role === 'primary') this.#serveFollowers(event);
+        else this.#startApply();
+        return;
+      case 'opened':
+        void this.#apply?.ask({type: 'attach', id: event.id}).catch(error => this.#options.log.debug('database not yet opened', {error}));
         return;
       case 'stopped':
         this.#end(0);
         return;
       default:
-        return;
+        this.#source?.hear(event);
     }
   }
 
-  #fail(error: Error): void {
-    this.#options.log.error('fs thread failed', {error});
-    process.exit(70); // Nothing may go on after a broken assertion; the keeper starts anew.
+  #serveFollowers({databases, dropped}: Extract<FsEvent, {type: 'ready'}>): void {
+    const {config, identity, log} = this.#options;
+    const {term, compress, pendingByte} = this.#data;
+    const clusterId = identity.clusterId;
+    if (clusterId === undefined) throw new Error('Cannot serve followers: this node belongs to no cluster');
+    this.#source = new EngineSource({
+      fs: this.#fs,
+      clusterId,
+      nodeId: identity.nodeId,
+      term,
+      databases,
+      dropped,
+      compress,
+      pendingByte,
+      temporaryPrefix: join(config.dataDir, 'incoming', `out-${process.pid}-`),
+    });
+    const server = PrimaryServer.start({
+      source: this.#source,
+      log,
+      now: Date.now,
+      onHigherTerm: (higher, nodeId) => log.error('another node has seen a higher term; is there a second primary?', {term: String(higher), nodeId}),
+    });
+    this.#primaryServer = server;
+    this.#server.on('upgrade', () => this.#fs.send({type: 'wants-records', isWanted: true}));
+    setInterval(() => this.#fs.send({type: 'wants-records', isWanted: server.followers().length > 0}), FOLLOWER_CHECK_MS).unref();
+    server.attach(this.#server);
+    this.#ready({role: 'primary', databases: databases.length, term: String(term)});
   }
+
+  #startApply(): void {
+    this.#fs.send({type: 'primary', hostname: this.#options.config.leaseHostname ?? this.#options.config.leaseAdvertiseUrl});
+    this.#apply = new ApplyClient({...this.#data, sync: 'normal'}, event => this.#hearApply(event), error => this.#fail('apply thread failed', error));
+  }
+
+  #hearApply(event: ApplyEvent): void {
+    if (event.type === 'log') this.#options.log[event.level](event.message, event.fields);
+    else if (event.type === 'databases') this.#follow(event);
+    else this.#sink?.hear(event);
+  }
+
+  #follow({databases}: Extract<ApplyEvent, {type: 'databases'}>): void {
+    const {config, identity, log} = this.#options;
+    if (this.#apply === undefined || config.leaseAdvertiseUrl === undefined) return;
+    this.#sink = new EngineSink({apply: this.#apply, fs: this.#fs, identity, databases});
+    const client = new ReplicationClient({
+      primaryUrl: config.leaseAdvertiseUrl,
+      sink: this.#sink,
+      log,
+      limits: {reconnectDelayMs: config.leaseReconnectDelayMs},
+      now: Date.now,
+      random: Math.random,
+      onState: ({at}) => at === 'caught-up' && this.#ready({role: 'follower', databases: [...(this.#sink?.databases() ?? [])].length}),
+    });
+    if (config.skipSync) this.#ready({role: 'follower', databases: databases.length});
+    this.#followed = client.run(this.#following.signal);
+  }
+
+  #ready(fields: Readonly<Record<string, unknown>>): void {
+    if (this.#isReady) return;
+    this.#isReady = true;
+    this.#options.log.info('ready', fields);
+  }
+
+  #prune(): void {
+    const {dataRetentionMs: olderThanMs, dataRetentionBytesMax: bytesMax, dataRetentionMonitorIntervalMs} = this.#options.config;
+    if (olderThanMs <= 0 || dataRetentionMonitorIntervalMs <= 0) return;
+    const report = (error: unknown) => this.#options.log.error('log not pruned', {error});
+    if (this.#source !== undefined) this.#fs.ask<'prune'>({kind: 'prune', keepFrom: this.#source.needed, olderThanMs, bytesMax}).catch(report);
+    this.#apply?.ask({type: 'prune', olderThanMs, bytesMax}).catch(report);
+  }
+
+  #fail(message: string, error: Error): void {
+    this.#options.log.error(message, {error});
+    process.exit(EXIT_SOFTWARE); // Nothing may go on after a broken assertion; the keeper starts anew.
+  }
+}
+
+async function listen(server: Server, {host, port}: Config['httpAddr'], tries: number): Promise<void> {
+  for (let left = tries; ; left--) {
+    try {
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject);
+        server.listen({port, ...(host === undefined ? {} : {host})}, () => {
+          server.off('error', reject);
+          resolve();
+        });
+      });
+      return;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || left <= 1) throw explain(error, host, port);
+    }
+    await new Promise(resolve => setTimeout(resolve, LISTEN_RETRY_MS));
+  }
+}
+
+function explain(cause: unknown, host: string | undefined, port: number): Error {
+  const {code} = cause as NodeJS.ErrnoException;
+  const state = code === 'EADDRINUSE' ? 'another program uses the port; stop it or choose another http.addr' : String(code);
+  return Object.assign(new Error(`Cannot listen on ${host ?? ''}:${port}: ${state}`, {cause}), {code: code ?? 'LISTEN_FAILED'});
 }

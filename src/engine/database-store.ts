@@ -74,6 +74,11 @@ export class DatabaseStore {
     if (this.checksums.checksum !== entry.postApplyChecksum) throw new Error(`Cannot go on with ${this.id}: page checksums do not add up to the record's`);
   }
 
+  /** Takes over the checksums of a whole database. */
+  adoptImage(staged: StagedChecksums): void {
+    adoptChecksums(this.checksums, staged);
+  }
+
   /** Makes log and checksums durable and forgets nothing: the next open reads little. Waits for the disk. */
   flush(): void {
     this.log.sync();

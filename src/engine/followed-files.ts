@@ -3,6 +3,8 @@ import {constants} from 'node:os';
 import {join} from 'node:path';
 import type {FuseRequest} from '../fuse/request.ts';
 import {FUSE_WRITE_CACHE} from '../fuse/opcodes.ts';
+import {hasJournalMagic} from '../sqlite/journal.ts';
+import {readJournalHeader} from './capture/recover.ts';
 import type {Catalog} from './catalog.ts';
 import {ALLOW, type DatabaseHooks, type Verdict} from './mount/database-hooks.ts';
 import type {Inode, InodeTable} from './mount/inode-table.ts';
@@ -16,7 +18,10 @@ export interface FollowedFilesOptions {
   readonly inodes: InodeTable;
   readonly catalog: Catalog;
   readonly databasesDirectory: string;
+  readonly filesDirectory: string;
   readonly followerWrites: 'busy' | 'readonly';
+  /** An app opened a database whose locks the daemon doesn't hold yet. */
+  readonly onOpened: (id: string) => void;
 }
 
 /**
@@ -27,6 +32,9 @@ export interface FollowedFilesOptions {
 export class FollowedFiles implements DatabaseHooks {
   readonly #options: FollowedFilesOptions;
   readonly #names = new Map<string, string>();
+  /** Databases whose locks the apply thread holds: no app can be in the middle of a rollback there. */
+  readonly #attached = new Set<string>();
+  readonly #asked = new Set<string>();
 
   constructor(options: FollowedFilesOptions) {
     this.#options = options;
@@ -38,7 +46,13 @@ export class FollowedFiles implements DatabaseHooks {
     this.#names.set(name, id);
   }
 
+  attached(id: string): void {
+    this.#attached.add(id);
+  }
+
   remove(id: string): void {
+    this.#attached.delete(id);
+    this.#asked.delete(id);
     for (const [name, known] of this.#names) if (known === id) this.#names.delete(name);
   }
 
@@ -48,7 +62,13 @@ export class FollowedFiles implements DatabaseHooks {
     return this.#isGuarded(inode) ? EACCES : ALLOW;
   }
 
-  opened(): void {}
+  opened(inode: Inode): void {
+    if (inode.isDirectory || inode.isHidden || inode.role !== 'main') return;
+    const id = this.#names.get(this.#options.inodes.relativePath(inode));
+    if (id === undefined || this.#attached.has(id) || this.#asked.has(id)) return;
+    this.#asked.add(id);
+    this.#options.onOpened(id);
+  }
 
   /** SQLite turns EACCES for a new journal into "attempt to write a readonly database". */
   beforeCreate(parent: Inode, name: string, request: FuseRequest): Verdict {
@@ -61,7 +81,7 @@ export class FollowedFiles implements DatabaseHooks {
 
   beforeWrite(inode: Inode, _offset: number, _data: Buffer, request: FuseRequest): Verdict {
     if (inode.isDirectory || !this.#isGuarded(inode)) return ALLOW;
-    if (isOwn(request)) return ALLOW;
+    if (isOwn(request) || this.#isRollingBack(inode)) return ALLOW;
     const isWriteBack = (request.u32(WRITE_FLAGS_OFFSET) & FUSE_WRITE_CACHE) !== 0;
     return isWriteBack ? ALLOW : EROFS;
   }
@@ -70,6 +90,7 @@ export class FollowedFiles implements DatabaseHooks {
 
   beforeTruncate(inode: Inode, _size: number, request: FuseRequest): Verdict {
     if (inode.isDirectory || isOwn(request)) return ALLOW;
+    if (this.#isRollingBack(inode)) return ALLOW;
     return this.#isGuarded(inode) || this.#isFollowedShm(inode) ? EROFS : ALLOW;
   }
 
@@ -77,6 +98,7 @@ export class FollowedFiles implements DatabaseHooks {
 
   beforeUnlink(inode: Inode, request: FuseRequest): Verdict {
     if (inode.isDirectory || isOwn(request)) return ALLOW;
+    if (inode.role === 'journal' && this.#isRollingBack(inode)) return ALLOW;
     return this.#isGuarded(inode) || this.#isFollowedShm(inode) ? EROFS : ALLOW;
   }
 
@@ -109,6 +131,20 @@ export class FollowedFiles implements DatabaseHooks {
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       return undefined;
     }
+  }
+
+  /**
+   * A daemon died in the middle of a rollback-mode transaction, and an app that came before its successor rolls the
+   * hot journal back, as SQLite does. That is right, and refusing it would fail the app; a new transaction of its own it
+   * can't begin, since it can't create a journal.
+   */
+  #isRollingBack(inode: Inode): boolean {
+    if (inode.isHidden || (inode.role !== 'main' && inode.role !== 'journal')) return false;
+    const path = this.#databasePath(inode);
+    const id = this.#names.get(path);
+    if (id === undefined || this.#attached.has(id)) return false;
+    const journal = readJournalHeader(join(this.#options.filesDirectory, `${path}-journal`));
+    return journal !== undefined && hasJournalMagic(journal);
   }
 
   /** The database file, its journal or its WAL. */

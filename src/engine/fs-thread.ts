@@ -59,7 +59,14 @@ class FsThread implements SessionHandler {
         resume: waits => this.#resumed.push(waits),
       });
     } else {
-      this.#followed = new FollowedFiles({inodes, catalog, databasesDirectory: paths.databases, followerWrites: data.followerWrites});
+      this.#followed = new FollowedFiles({
+        inodes,
+        catalog,
+        databasesDirectory: paths.databases,
+        filesDirectory: paths.files,
+        followerWrites: data.followerWrites,
+        onOpened: id => this.#outbox.add({type: 'opened', id}),
+      });
     }
     this.#context = this.#makeContext(inodes, flusher, this.#primary?.files ?? this.#followed);
   }
@@ -128,6 +135,9 @@ class FsThread implements SessionHandler {
         return true;
       case 'followed':
         this.#followed?.add(command.id, command.name);
+        return true;
+      case 'attached':
+        this.#followed?.attached(command.id);
         return true;
       case 'unfollowed':
         this.#followed?.remove(command.id);

@@ -79,6 +79,7 @@ export type FsCommand =
   /** A follower's catalogue changed. */
   | {readonly type: 'followed'; readonly id: string; readonly name: string}
   | {readonly type: 'unfollowed'; readonly id: string}
+  | {readonly type: 'attached'; readonly id: string}
   | {readonly type: 'stop'};
 
 export type FsEvent =
@@ -87,6 +88,8 @@ export type FsEvent =
   | {readonly type: 'answer'; readonly request: number; readonly answer: FsAnswer}
   | {readonly type: 'committed'; readonly id: string; readonly entry: LogEntry; readonly record: Uint8Array | undefined}
   | {readonly type: 'created' | 'renamed' | 'dropped'; readonly id: string; readonly name: string}
+  /** An app opened a followed database that the apply thread has not opened yet. */
+  | {readonly type: 'opened'; readonly id: string}
   | {readonly type: 'snapshot-start'; readonly request: number; readonly from: Position; readonly fromTerm: bigint; readonly pageSize: number; readonly pageCount: number}
   | {readonly type: 'snapshot-pages'; readonly request: number; readonly pgno: number; readonly pages: Uint8Array}
   /** All pages were sent; none is newer than `until`. Without it there is no snapshot to be had. */

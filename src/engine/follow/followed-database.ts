@@ -1,0 +1,364 @@
+import {closeSync, existsSync, openSync, rmSync, statSync} from 'node:fs';
+import {join} from 'node:path';
+import type {KernelNotifier} from '../../fuse/notify.ts';
+import {type ByteSource, bytesSource, measureLtx} from '../../ltx/decoder.ts';
+import {LtxError} from '../../ltx/error.ts';
+import {CHECKSUM_FLAG, type Checksum, EMPTY_POSITION, equalPositions, type Position, toTxid} from '../../ltx/position.ts';
+import {xorChecksum} from '../../ltx/checksum.ts';
+import {FollowerDatabase} from '../apply/follower-database.ts';
+import type {KernelCache, PageTransaction} from '../apply/page-transaction.ts';
+import {DatabaseStore, type StagedChecksums, type StoreContext} from '../database-store.ts';
+import type {DatabaseInfo} from '../messages.ts';
+import {type CompactOptions, compactRecords, fileSource} from './compact-records.ts';
+import {PositionFile} from './position-file.ts';
+import {type CheckTools, checkRecord, openDecoder, transactionOf} from './record-check.ts';
+
+/** What all followed databases of the node share. */
+export interface FollowContext extends StoreContext, CheckTools {
+  readonly filesDirectory: string;
+  readonly mountDirectory: string;
+  readonly notifier: KernelNotifier;
+  readonly sync: 'normal' | 'off';
+  readonly buffer: Uint8Array;
+  readonly compact: CompactOptions;
+  readonly randomU32: () => number;
+}
+
+/** `again`: a reader is in the way; ask a little later. */
+export type FollowStep = 'done' | 'again';
+
+const CHECKPOINT_BUDGET_MS = 5;
+const FLUSH_INTERVAL_MS = 10_000;
+
+/**
+ * One database that this node follows: its log, its page checksums, and the SQLite files that apps read. A record goes to
+ * the log first, then to the files; after a crash the files are brought up to the log's end in one step, since what
+ * lies between was never seen as a whole by anybody.
+ */
+export class FollowedDatabase {
+  readonly id: string;
+  name: string;
+  readonly #context: FollowContext;
+  readonly #isNewBoot: boolean;
+  readonly #wasInUse: boolean;
+  #store: DatabaseStore | undefined;
+  #position: PositionFile | undefined;
+  #database: FollowerDatabase | undefined;
+  /** What the files hold. */
+  #applied: Position = EMPTY_POSITION;
+  /** The files are not known to be at any position: only a whole copy helps. */
+  #isUnknown = false;
+  #flushAtMs = 0;
+
+  constructor(context: FollowContext, id: string, name: string, before: {readonly isNewBoot: boolean; readonly wasInUse: boolean}) {
+    this.#context = context;
+    this.id = id;
+    this.name = name;
+    this.#isNewBoot = before.isNewBoot;
+    this.#wasInUse = before.wasInUse;
+  }
+
+  get directory(): string {
+    return join(this.#context.directory, this.id);
+  }
+
+  get isAttached(): boolean {
+    return this.#database !== undefined;
+  }
+
+  get store(): DatabaseStore {
+    this.#store ??= this.#openStore();
+    return this.#store;
+  }
+
+  /** As the primary is told: where the log ends, since the files follow it by themselves. */
+  get info(): DatabaseInfo {
+    const {store, id, name} = this;
+    if (this.#isUnknown) return {id, name, position: EMPTY_POSITION, term: 0n, pageSize: 0, commit: 0};
+    return {id, name, position: store.position, term: store.term, pageSize: store.checksums.pageSize, commit: store.checksums.pageCount};
+  }
+
+  /** Opens the files under SQLite's locks and brings them up to the log. Throws `ApplyError` while an app is in the way. */
+  attach(): FollowStep {
+    const {store} = this;
+    if (this.#database === undefined) {
+      this.#database = this.#openFiles();
+      if (this.#isNewBoot && this.#wasInUse && store.position.txid > 0n) this.#examine();
+      else if (store.isRebuilding) this.#examine();
+    }
+    return this.#catchUpFiles();
+  }
+
+  /** Checks one record and appends it to the log. `finishApply` brings it to the files. */
+  accept(source: ByteSource): void {
+    const {store} = this;
+    if (this.#isUnknown) throw new LtxError('LTX_GAP', 'Cannot apply transaction: the database is not known to be at any position', {});
+    const {staged} = checkRecord(store, source, this.#context);
+    const entry = source.bytes === undefined ? store.log.appendFrom(source) : store.log.append(source.bytes);
+    store.adopt(staged, entry);
+  }
+
+  /** Applies what the log has and the files have not. */
+  finishApply(newest: ByteSource | undefined): FollowStep {
+    if (this.#database === undefined) return this.attach();
+    const {store} = this;
+    const isNext = newest !== undefined && store.log.last()?.minTxid === toTxid(this.#applied.txid + 1n);
+    if (!isNext) return this.#catchUpFiles();
+    return this.#applyToFiles(transactionOf(newest, this.#context), store.position);
+  }
+
+  /** Splits `bytes` into the records that it holds back to back. */
+  split(source: ByteSource): ByteSource[] {
+    const found: ByteSource[] = [];
+    for (let position = 0; position < source.size; ) {
+      const {size} = measureLtx(source, position);
+      found.push(part(source, position, size));
+      position += size;
+    }
+    return found;
+  }
+
+  /** Copies from the WAL into the file, and flushes now and then. Called between transactions. */
+  maintain(nowMs: number): boolean {
+    const database = this.#database;
+    if (database === undefined) return false;
+    const hasMore = database.isCheckpointDue && !database.checkpointStep(CHECKPOINT_BUDGET_MS);
+    if (nowMs < this.#flushAtMs) return hasMore;
+    if (this.#flushAtMs > 0) this.flush();
+    this.#flushAtMs = nowMs + FLUSH_INTERVAL_MS;
+    return hasMore;
+  }
+
+  /** Makes files, log and checksums durable, in the order that a loss of power may interrupt anywhere. */
+  flush(): void {
+    const {store} = this;
+    if (!equalPositions(this.#applied, store.position)) return;
+    this.#database?.sync();
+    store.flush();
+  }
+
+  /**
+   * Replaces the content by the `pageCount` pages in `image`, which stand at `position`. Readers see it as one
+   * transaction. Throws `LTX_CHECKSUM_MISMATCH` when the pages are not what the position says.
+   */
+  prepareReplace(image: ByteSource, shape: {readonly pageSize: number; readonly pageCount: number}, position: Position): PageTransaction {
+    const {pageSize, pageCount} = shape;
+    const staged = this.#hashImage(image, pageSize, pageCount);
+    const rolling = staged.checksums.reduce<Checksum>((sum, checksum) => xorChecksum(sum, checksum), CHECKSUM_FLAG);
+    if (rolling !== position.checksum) {
+      throw new LtxError('LTX_CHECKSUM_MISMATCH', 'Cannot apply snapshot: its pages are not those of its position', {computed: rolling, promised: position.checksum});
+    }
+    this.#replacement = staged;
+    return imageTransaction(image, this.#changedPages(staged), staged);
+  }
+
+  /** The pages of a new image that the files don't have yet. */
+  #changedPages({pageSize, pgnos, checksums}: StagedChecksums): readonly number[] {
+    const {store} = this;
+    const table = store.checksums;
+    const isComparable = !this.#isUnknown && !store.isRebuilding && table.pageSize === pageSize && equalPositions(this.#applied, store.position);
+    return isComparable ? pgnos.filter((pgno, i) => table.get(pgno) !== checksums[i]) : pgnos;
+  }
+
+  #replacement: StagedChecksums | undefined;
+
+  /** Applies what `prepareReplace` made. */
+  replace(transaction: PageTransaction, position: Position, term: bigint): FollowStep {
+    const {store} = this;
+    const staged = this.#replacement;
+    if (staged === undefined) throw new Error('Cannot replace content: nothing was prepared');
+    this.#database ??= this.#openFiles();
+    store.checksums.invalidate();
+    this.#isUnknown = true;
+    if (this.#database.apply(transaction) !== 'applied') return 'again';
+    store.log.reset({position, term});
+    store.checksums.clear();
+    store.adoptImage(staged);
+    this.#replacement = undefined;
+    this.#isUnknown = false;
+    this.#setApplied(position);
+    this.flush();
+    return 'done';
+  }
+
+  /** Lets go of the files in the mount. */
+  detach(): void {
+    if (this.#database === undefined) return;
+    if (!this.#isUnknown) this.flush();
+    this.#database.close();
+    this.#database = undefined;
+  }
+
+  close(): void {
+    this.detach();
+    this.#store?.close();
+    this.#position?.close();
+    this.#store = undefined;
+    this.#position = undefined;
+  }
+
+  #openStore(): DatabaseStore {
+    const store = DatabaseStore.open(this.#context, this.id, this.#wasInUse);
+    this.#position = new PositionFile(join(this.directory, 'position'));
+    this.#applied = this.#position.read();
+    return store;
+  }
+
+  #openFiles(): FollowerDatabase {
+    const {filesDirectory, mountDirectory, disk, lockBytes, sync, randomU32, buffer} = this.#context;
+    const backing = join(filesDirectory, this.name);
+    return FollowerDatabase.open({
+      disk,
+      backing,
+      mounted: join(mountDirectory, this.name),
+      cache: this.#cache(backing),
+      lockBytes,
+      sync,
+      randomU32,
+      buffer,
+      nowMs: () => performance.now(),
+      sleep: ms => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms),
+    });
+  }
+
+  /** Tells the kernel of bytes written to the backing files; node IDs are their inode numbers. */
+  #cache(backing: string): KernelCache {
+    const {notifier} = this.#context;
+    const path = {database: backing, wal: `${backing}-wal`, journal: `${backing}-journal`} as const;
+    return {
+      store: (file, offset, bytes) => notifier.store(statSync(path[file]).ino, offset, bytes),
+      invalidate: file => {
+        const ino = statSync(path[file], {throwIfNoEntry: false})?.ino;
+        if (ino !== undefined) notifier.invalidateInode(ino);
+      },
+    };
+  }
+
+  #applyToFiles(transaction: PageTransaction, position: Position): FollowStep {
+    const database = this.#database;
+    if (database === undefined) throw new Error('Cannot apply transaction: the files are not open');
+    const isNothing = transaction.commit === 0 && database.pageCount === 0;
+    if (!isNothing && database.apply(transaction) !== 'applied') return 'again';
+    this.#setApplied(position);
+    return 'done';
+  }
+
+  #setApplied(position: Position): void {
+    this.#applied = position;
+    this.#position?.write(position);
+  }
+
+  /** Everything in the log after what the files have, as one transaction. */
+  #catchUpFiles(): FollowStep {
+    const {store} = this;
+    if (this.#isUnknown || equalPositions(this.#applied, store.position)) return 'done';
+    const records: ByteSource[] = [];
+    let from = toTxid(this.#applied.txid + 1n);
+    while (from <= store.position.txid) {
+      const entries = store.log.entries(from, 256);
+      const last = entries.at(-1);
+      if (last === undefined) break;
+      for (const entry of entries) records.push(store.log.read(entry));
+      from = toTxid(last.maxTxid + 1n);
+    }
+    if (this.#applied.txid < store.log.base.position.txid || records.length === 0) {
+      this.#isUnknown = true;
+      return 'done';
+    }
+    const {path, size} = compactRecords(records, this.#context.compact);
+    const fd = openSync(path, 'r');
+    try {
+      return this.#applyToFiles(transactionOf(fileSource(fd, 0, size), this.#context), store.position);
+    } finally {
+      closeSync(fd);
+      rmSync(path, {force: true});
+    }
+  }
+
+  /**
+   * The machine lost its memory, or the checksums are gone: finds out whether the files are where the log ends, if need be after
+   * writing everything since the last flush once more. If that does not help either, they are unknown.
+   */
+  #examine(): void {
+    const {store} = this;
+    if (this.#matchesLog()) {
+      this.#setApplied(store.position);
+      return;
+    }
+    const durable = store.checksums.state === 'missing' ? undefined : store.checksums.durablePosition;
+    if (durable !== undefined && durable.txid >= store.log.base.position.txid && durable.txid < store.position.txid) {
+      this.#applied = durable;
+      if (this.#catchUpFiles() === 'done' && this.#matchesLog()) return;
+    }
+    this.#isUnknown = true;
+  }
+
+  /** Whether the files' pages add up to the checksum at the log's end. Fills the table if it was lost. */
+  #matchesLog(): boolean {
+    const database = this.#database;
+    const {store} = this;
+    if (database === undefined || database.pageSize === 0) return store.position.checksum === CHECKSUM_FLAG;
+    const {pageSize, pageCount} = database;
+    const image: ByteSource = {
+      size: pageSize * pageCount,
+      read: (position, target) => {
+        database.readPage(position / pageSize + 1, target);
+        return target.length;
+      },
+    };
+    const staged = this.#hashImage(image, pageSize, pageCount);
+    const rolling = staged.checksums.reduce<Checksum>((sum, checksum) => xorChecksum(sum, checksum), CHECKSUM_FLAG);
+    if (rolling !== store.position.checksum) return false;
+    if (store.isRebuilding) store.adoptImage(staged);
+    return true;
+  }
+
+  #hashImage(image: ByteSource, pageSize: number, pageCount: number): StagedChecksums {
+    const staged: StagedChecksums = {pageSize, commit: pageCount, pgnos: [], checksums: []};
+    const lockPgno = this.#context.lockPgno(pageSize);
+    const page = new Uint8Array(pageSize);
+    for (let pgno = 1; pgno <= pageCount; pgno++) {
+      if (pgno === lockPgno) continue;
+      if (image.read((pgno - 1) * pageSize, page) !== pageSize) throw new LtxError('LTX_TRUNCATED', `Cannot read page ${pgno}: the image is cut short`, {pgno});
+      staged.pgnos.push(pgno);
+      staged.checksums.push(this.#context.pageHasher.checksum(pgno, page));
+    }
+    return staged;
+  }
+
+  /** Whether there is a database file at all. */
+  get hasFiles(): boolean {
+    return existsSync(join(this.#context.filesDirectory, this.name));
+  }
+}
+
+function part(source: ByteSource, offset: number, size: number): ByteSource {
+  if (source.bytes !== undefined) return bytesSource(source.bytes.subarray(offset, offset + size));
+  return {size, read: (position, target) => source.read(offset + position, target.subarray(0, Math.min(target.length, size - position)))};
+}
+
+/** Pages of an image as one transaction. */
+function imageTransaction(image: ByteSource, pgnos: readonly number[], {pageSize, commit}: StagedChecksums): PageTransaction {
+  return {
+    pageSize,
+    commit,
+    pageCountHint: pgnos.length,
+    *pages() {
+      const page = new Uint8Array(pageSize);
+      for (const pgno of pgnos) {
+        image.read((pgno - 1) * pageSize, page);
+        yield {pgno, page};
+      }
+    },
+  };
+}
+
+/** Position after the last record in `records`; `from` where there is none. */
+export function positionAfter(records: readonly ByteSource[], tools: CheckTools, from: {readonly position: Position; readonly term: bigint}): {readonly position: Position; readonly term: bigint; readonly commit: number | undefined} {
+  const last = records.at(-1);
+  if (last === undefined) return {...from, commit: undefined};
+  const decoder = openDecoder(last, tools);
+  const {header} = decoder;
+  const trailer = decoder.close();
+  return {position: {txid: header.maxTxid, checksum: trailer.postApplyChecksum as Checksum}, term: header.nodeId, commit: header.commit};
+}
