@@ -2,7 +2,7 @@ import {defineConfig} from 'vitest/config';
 import {SummaryReporter} from './test/reporter.ts';
 
 // These mount a directory, start daemons and measure nothing: one at a time, after everything else.
-const mounting = ['test/mount/**/*.test.ts', 'test/cluster-e2e/**/*.test.ts'];
+const mounting = ['test/{mount,capture,replication,keeper,verify}/**/*.test.ts'];
 const timeouts = {testTimeout: 60_000, hookTimeout: 60_000};
 
 export default defineConfig({

@@ -3,6 +3,7 @@ import {join} from 'node:path';
 import type {Config} from '../config/options.ts';
 import {NodeIdentity} from '../cluster/node-identity.ts';
 import {diskThatCrashesAt, noteBoot} from '../engine/data-directory.ts';
+import {FsClient} from '../engine/fs-client.ts';
 import {type DaemonMessage, EXIT_HOPELESS, FUSE_FD, HEARTBEAT_FD, type KeeperMessage} from '../keeper/keeper.ts';
 import {createLogger} from '../telemetry/log.ts';
 import {parseArguments} from './arguments.ts';
@@ -28,6 +29,7 @@ export async function runDaemon(argv: readonly string[], readConfig: (source: Co
   const path = flags.get('config');
   const config = readConfig({path: typeof path === 'string' ? path : undefined, expandEnv: flags.get('no-expand-env') !== true});
   const log = createLogger({format: config.logFormat, debug: config.logDebug || flags.get('debug') === true, timestamp: config.logTimestamp});
+  const fsWorker = FsClient.preload();
   const go = nextMessage('go');
   tell({type: 'loaded'});
   const {isResuming} = await go;
@@ -39,11 +41,14 @@ export async function runDaemon(argv: readonly string[], readConfig: (source: Co
       config,
       log,
       identity: NodeIdentity.open(disk, config.dataDir),
+      fsWorker,
+      onServing: () => {
+        writeFileSync(join(config.dataDir, 'daemon.pid'), `${process.pid}\n`);
+        tell({type: 'serving'});
+      },
       run: process.env.FERRITE_RUN ?? '',
       thread: {fuseFd: FUSE_FD, heartbeatFd: HEARTBEAT_FD, isResuming, isNewBoot, crashAt: process.env.FERRITE_CRASH_AT},
     });
-    writeFileSync(join(config.dataDir, 'daemon.pid'), `${process.pid}\n`);
-    tell({type: 'serving'});
     process.on('message', (message: KeeperMessage) => {
       if (message.type === 'release') void node.release().then(() => tell({type: 'released'}));
       if (message.type === 'quit') node.quit();

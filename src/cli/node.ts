@@ -1,5 +1,6 @@
 import {createServer, type Server} from 'node:http';
 import {join} from 'node:path';
+import type {Worker} from 'node:worker_threads';
 import {EngineSink} from '../cluster/engine-sink.ts';
 import {EngineSource} from '../cluster/engine-source.ts';
 import type {NodeIdentity} from '../cluster/node-identity.ts';
@@ -19,6 +20,10 @@ export interface NodeOptions {
   readonly identity: NodeIdentity;
   /** Names the keeper under which this daemon runs. */
   readonly run: string;
+  /** Called when the kernel's requests are served. */
+  readonly onServing: () => void;
+  /** The fs thread, loaded. */
+  readonly fsWorker: Worker;
   readonly thread: Pick<FsThreadData, 'fuseFd' | 'heartbeatFd' | 'isResuming' | 'isNewBoot' | 'crashAt'>;
 }
 
@@ -63,7 +68,8 @@ export class Node {
       isNewBoot: thread.isNewBoot,
       crashAt: thread.crashAt,
     };
-    this.#fs = new FsClient(
+    this.#fs = FsClient.start(
+      options.fsWorker,
       {...this.#data, heartbeatFd: thread.heartbeatFd, spinNs: config.fuseSpinUs * 1000, isResuming: thread.isResuming},
       event => this.#hearFs(event),
       error => this.#fail('fs thread failed', error),
@@ -108,6 +114,7 @@ export class Node {
         this.#options.log[event.level](event.message, event.fields);
         return;
       case 'ready':
+        this.#options.onServing();
         if (this.#data.role === 'primary') this.#serveFollowers(event);
         else this.#startApply();
         return;

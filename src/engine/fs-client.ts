@@ -14,25 +14,34 @@ const WAKE = new Uint8Array(new BigUint64Array([1n]).buffer);
 
 /** Main's end of the fs thread: commands go there, events come back in order. */
 export class FsClient {
-  readonly #worker: Worker;
   readonly #port: MessagePort;
   readonly #wakeFd: number;
   readonly #answers = new Map<number, PendingAnswer>();
   readonly #onEvent: (event: FsEvent) => void;
   #requestLast = 0;
 
-  /** `onFailure` is called when the thread ends by an error: the process can't go on then. */
-  constructor(options: FsThreadOptions, onEvent: (event: FsEvent) => void, onFailure: (error: Error) => void) {
+  private constructor(port: MessagePort, wakeFd: number, onEvent: (event: FsEvent) => void) {
+    this.#port = port;
+    this.#wakeFd = wakeFd;
     this.#onEvent = onEvent;
-    this.#wakeFd = eventfd();
-    const {port1, port2} = new MessageChannel();
-    this.#port = port1;
-    port1.on('message', (events: readonly FsEvent[]) => {
+    port.on('message', (events: readonly FsEvent[]) => {
       for (const event of events) this.#receive(event);
     });
-    const workerData: FsThreadData = {...options, wakeFd: this.#wakeFd, port: port2};
-    this.#worker = new Worker(new URL('./fs-thread.js', import.meta.url), {workerData, transferList: [port2]});
-    this.#worker.once('error', onFailure);
+  }
+
+  /** Loads the thread's code; nothing runs yet. */
+  static preload(): Worker {
+    return new Worker(new URL('./fs-thread.js', import.meta.url));
+  }
+
+  /** Lets a preloaded thread begin. `onFailure` is called when it ends by an error: the process can't go on then. */
+  static start(worker: Worker, options: FsThreadOptions, onEvent: (event: FsEvent) => void, onFailure: (error: Error) => void): FsClient {
+    const wakeFd = eventfd();
+    const {port1, port2} = new MessageChannel();
+    const data: FsThreadData = {...options, wakeFd, port: port2};
+    worker.once('error', onFailure);
+    worker.postMessage(data, [port2]);
+    return new FsClient(port1, wakeFd, onEvent);
   }
 
   send(command: FsCommand): void {

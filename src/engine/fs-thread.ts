@@ -1,5 +1,5 @@
 import {readSync, writeSync} from 'node:fs';
-import {receiveMessageOnPort, workerData} from 'node:worker_threads';
+import {parentPort, receiveMessageOnPort} from 'node:worker_threads';
 import {KernelNotifier} from '../fuse/notify.ts';
 import {FuseReplies} from '../fuse/reply.ts';
 import {FuseRequest} from '../fuse/request.ts';
@@ -182,6 +182,9 @@ class FsThread implements SessionHandler {
   }
 }
 
-const data = workerData as FsThreadData;
-new FsThread(data, await Crc64Factory.open()).run();
-data.port.close();
+const crc64 = await Crc64Factory.open();
+// Started before its turn, so that loading costs no time when it comes.
+parentPort?.once('message', (data: FsThreadData) => {
+  new FsThread(data, crc64).run();
+  data.port.close();
+});

@@ -30,8 +30,12 @@ export const EXIT_HOPELESS = 78; // EX_CONFIG of sysexits.h
 export const FUSE_FD = 3;
 export const HEARTBEAT_FD = 4;
 
+/** Pauses before a daemon that did not get far is started again; after the last one the keeper gives up. */
 const RESTART_DELAYS_MS = [0, 0, 100, 250, 500, 1000, 2000, 4000, 8000];
-const HEALTHY_AFTER_MS = 10_000;
+/** A daemon that served for so long had begun well: its end says nothing about the next one. */
+const HEALTHY_AFTER_MS = 400;
+/** A spare daemon is loaded when the serving one has settled. */
+const STANDBY_DELAY_MS = 500;
 const TICK_MS = 1000;
 const SILENT_TICKS_MAX = 5;
 const RELEASE_TIMEOUT_MS = 5000;
@@ -41,8 +45,9 @@ const QUIT_TIMEOUT_MS = 2000;
 
 interface Daemon {
   readonly process: ChildProcess;
-  readonly startedMs: number;
   isLoaded: boolean;
+  /** When it began to serve (performance.now()), 0 before. */
+  servingSinceMs: number;
   silentTicks: number;
 }
 
@@ -52,8 +57,9 @@ export class Keeper {
   #connection = -1;
   #hasResend = false;
   #daemon: Daemon | undefined;
-  /** The next daemon, loaded and waiting for its turn. */
+  /** The next daemon, loaded and waiting for its turn: loading takes longer than apps should wait. */
   #standby: Daemon | undefined;
+  #isReloading = false;
   #state: 'running' | 'stopping' | 'ended' = 'running';
   #failureCount = 0;
   #hasServed = false;
@@ -91,14 +97,21 @@ export class Keeper {
     if (!init.hasResend) this.#options.log('warn', 'kernel before 6.9: apps lose their open files when the daemon restarts');
   }
 
+  /** Puts the spare daemon in place, or a new one where there is none. */
   #start(): void {
-    this.#daemon = this.#spawn();
+    this.#daemon = this.#standby ?? this.#spawn();
+    this.#standby = undefined;
+    if (this.#daemon.isLoaded) this.#go(this.#daemon);
+  }
+
+  #prepareStandby(): void {
+    if (this.#state === 'running' && this.#hasResend && this.#daemon !== undefined) this.#standby ??= this.#spawn();
   }
 
   #spawn(): Daemon {
     const [program, ...args] = this.#options.daemonCommand();
     const child = spawn(program ?? process.execPath, args, {stdio: ['ignore', 'inherit', 'inherit', this.#fuseFd, 'pipe', 'ipc']});
-    const daemon: Daemon = {process: child, startedMs: Date.now(), isLoaded: false, silentTicks: 0};
+    const daemon: Daemon = {process: child, isLoaded: false, servingSinceMs: 0, silentTicks: 0};
     const heartbeat = child.stdio[HEARTBEAT_FD] as Readable | null;
     heartbeat?.on('data', () => {
       daemon.silentTicks = 0;
@@ -115,10 +128,12 @@ export class Keeper {
       case 'loaded':
         daemon.isLoaded = true;
         if (daemon === this.#daemon) this.#go(daemon);
-        else if (daemon === this.#standby) this.#takeOver();
+        else if (daemon === this.#standby && this.#isReloading) this.#takeOver();
         return;
       case 'serving':
         this.#hasServed = true;
+        daemon.servingSinceMs = performance.now();
+        setTimeout(() => this.#prepareStandby(), STANDBY_DELAY_MS).unref();
         return;
       case 'released':
         if (daemon === this.#daemon) void this.#unmount();
@@ -134,7 +149,8 @@ export class Keeper {
   #exited(daemon: Daemon, code: number | null, signal: string | null): void {
     if (daemon === this.#standby) {
       this.#standby = undefined;
-      this.#options.log('error', 'new daemon ended before its turn; the old one goes on', {code, signal});
+      if (this.#isReloading) this.#options.log('error', 'new daemon ended before its turn; the old one goes on', {code, signal});
+      this.#isReloading = false;
       return;
     }
     if (daemon !== this.#daemon || this.#state === 'ended') return;
@@ -142,17 +158,15 @@ export class Keeper {
     if (code === EXIT_HOPELESS && !this.#hasServed) return this.#giveUp();
     if (this.#state === 'stopping') return void this.#unmount();
     if (code === 0 && mountedAt(this.#options.directory)?.connection !== this.#connection) return this.#finish(0);
-    if (this.#standby !== undefined) {
-      this.#daemon = this.#standby;
-      this.#standby = undefined;
-      if (this.#daemon.isLoaded) this.#go(this.#daemon);
-      return;
+    if (this.#isReloading) {
+      this.#isReloading = false;
+      return this.#start();
     }
     this.#restart(daemon, {code, signal});
   }
 
   #restart(daemon: Daemon, fields: Readonly<Record<string, unknown>>): void {
-    if (Date.now() - daemon.startedMs > HEALTHY_AFTER_MS) this.#failureCount = 0;
+    if (daemon.servingSinceMs > 0 && performance.now() - daemon.servingSinceMs > HEALTHY_AFTER_MS) this.#failureCount = 0;
     const delayMs = RESTART_DELAYS_MS[this.#failureCount++];
     if (delayMs === undefined) {
       this.#options.log('error', 'daemon died again and again; giving up, apps will get errors', fields);
@@ -187,9 +201,12 @@ export class Keeper {
 
   /** Starts the installed version beside the running one and swaps them when it has loaded. */
   #reload(): void {
-    if (this.#state !== 'running' || this.#standby !== undefined) return;
+    if (this.#state !== 'running' || this.#isReloading || this.#daemon === undefined) return;
     this.#options.log('info', 'reloading');
-    if (this.#daemon === undefined) return;
+    const outdated = this.#standby;
+    this.#standby = undefined;
+    outdated?.process.kill('SIGKILL');
+    this.#isReloading = true;
     this.#standby = this.#spawn();
   }
 

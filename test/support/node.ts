@@ -6,7 +6,7 @@ import {setTimeout as sleep} from 'node:timers/promises';
 import {fileURLToPath} from 'node:url';
 import {abortConnection, mountedAt, unmount} from '../../src/fuse/mount.ts';
 
-const MAIN = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const MAIN = process.env.FERRITE_TEST_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const START_MS = 15_000;
 const STOP_MS = 15_000;
 let portNext = 22_000 + (process.pid % 5000) * 4;
@@ -92,6 +92,13 @@ export class TestNode {
     });
     await Promise.race([until(() => countOf(this.log, 'msg="ready"') > readyBefore, START_MS, () => `not ready:\n${this.log}`), exited]);
     exited.catch(() => undefined);
+  }
+
+  /** Runs another command of ferrite with this node's config. Rejects unless it exits with 0. */
+  async command(name: string, ...args: readonly string[]): Promise<void> {
+    const child = spawn(process.execPath, [MAIN, name, '-config', join(this.directory, 'ferrite.yml'), ...args], {stdio: ['ignore', 'ignore', 'inherit']});
+    const code = await new Promise(resolve => child.once('exit', resolve));
+    if (code !== 0) throw new Error(`ferrite ${name} ended with ${code}`);
   }
 
   /** SIGTERM; resolves to the exit code. */
