@@ -1,4 +1,4 @@
-import {constants, openSync, writeFileSync} from 'node:fs';
+import {constants, openSync} from 'node:fs';
 import {join} from 'node:path';
 import {ofdLock} from '../lib/libc.ts';
 
@@ -16,24 +16,41 @@ function openLock(dataDirectory: string): number {
   return openSync(join(dataDirectory, 'lock'), constants.O_RDWR | constants.O_CREAT, 0o600);
 }
 
-/**
- * Takes the data directory for this keeper, so that nothing else serves it. Waits for a daemon whose keeper was killed
- * to end, which it does by itself. The locks end with the process, however it ends. Throws `DataLockError`.
- */
-export async function lockData(dataDirectory: string): Promise<void> {
-  const fd = openLock(dataDirectory);
-  if (!ofdLock(fd, 'write', KEEPER_BYTE, 1)) {
-    throw new DataLockError(`Cannot use "${dataDirectory}": another ferrite serves it; stop that one first`);
+/** The data directory, taken for this keeper. The lock ends with the process, however it ends. */
+export class DataLock {
+  readonly #fd: number;
+  readonly #dataDirectory: string;
+
+  private constructor(fd: number, dataDirectory: string) {
+    this.#fd = fd;
+    this.#dataDirectory = dataDirectory;
   }
-  for (let left = DAEMON_END_MS / RETRY_MS; !ofdLock(fd, 'write', DAEMON_BYTE, 1); left--) {
-    if (left <= 0) throw new DataLockError(`Cannot use "${dataDirectory}": a daemon of an earlier ferrite still serves it; stop it first`);
-    await new Promise(resolve => setTimeout(resolve, RETRY_MS));
+
+  /** Throws `DataLockError` while another keeper has it. */
+  static take(dataDirectory: string): DataLock {
+    const fd = openLock(dataDirectory);
+    if (!ofdLock(fd, 'write', KEEPER_BYTE, 1)) {
+      throw new DataLockError(`Cannot use "${dataDirectory}": another ferrite serves it; stop that one first`);
+    }
+    return new DataLock(fd, dataDirectory);
   }
-  ofdLock(fd, 'unlock', DAEMON_BYTE, 1);
-  writeFileSync(join(dataDirectory, 'keeper.pid'), `${process.pid}\n`);
+
+  /** Waits until a daemon whose keeper was killed has ended, which it does by itself. Throws `DataLockError` if it doesn't. */
+  async waitForDaemon(): Promise<void> {
+    for (let left = DAEMON_END_MS / RETRY_MS; !ofdLock(this.#fd, 'write', DAEMON_BYTE, 1); left--) {
+      if (left <= 0) throw new DataLockError(`Cannot use "${this.#dataDirectory}": a daemon of an earlier ferrite still serves it; stop it first`);
+      await new Promise(resolve => setTimeout(resolve, RETRY_MS));
+    }
+    ofdLock(this.#fd, 'unlock', DAEMON_BYTE, 1);
+  }
 }
 
 /** A daemon says that it is there. Shared: its successor may begin while a part of it is still stuck in the kernel. */
 export function lockDataAsDaemon(dataDirectory: string): void {
   ofdLock(openLock(dataDirectory), 'read', DAEMON_BYTE, 1);
+}
+
+/** Takes the data directory as a whole, once nobody serves it any more. Throws `DataLockError`. */
+export async function lockData(dataDirectory: string): Promise<void> {
+  await DataLock.take(dataDirectory).waitForDaemon();
 }

@@ -4,10 +4,10 @@ import {join} from 'node:path';
 import {fileURLToPath} from 'node:url';
 import type {Config} from '../config/options.ts';
 import {makeDataDirectory, removeHidden} from '../engine/data-directory.ts';
-import {abortConnection, mountedAt, MountError, unmount} from '../fuse/mount.ts';
+import {abortConnection, isMounted, mountedAt, MountError, unmount} from '../fuse/mount.ts';
 import {Keeper} from '../keeper/keeper.ts';
 import {createLogger} from '../telemetry/log.ts';
-import {lockData} from './data-lock.ts';
+import {DataLock} from './data-lock.ts';
 
 export interface MountFlags {
   readonly config: {readonly expandEnv: boolean};
@@ -22,9 +22,11 @@ export async function runMount(config: Config, flags: MountFlags): Promise<numbe
   const log = createLogger({format: config.logFormat, debug: config.logDebug || flags.debug, timestamp: config.logTimestamp});
   if (!existsSync('/dev/fuse')) throw new MountError('MOUNT_NO_DEVICE', 'Cannot open /dev/fuse: it does not exist; load the kernel module "fuse", in a container pass --device /dev/fuse');
   const paths = makeDataDirectory(config.dataDir);
-  await lockData(config.dataDir);
+  const lock = DataLock.take(config.dataDir);
   const note = join(config.dataDir, 'mounted');
   if (!flags.skipUnmount) clearStaleMount(config.fuseDir, note);
+  await lock.waitForDaemon();
+  writeFileSync(join(config.dataDir, 'keeper.pid'), `${process.pid}\n`);
   removeHidden(paths);
   mkdirSync(config.fuseDir, {recursive: true});
   process.env.FERRITE_RUN = randomBytes(8).toString('hex');
@@ -44,12 +46,16 @@ export async function runMount(config: Config, flags: MountFlags): Promise<numbe
 
 /**
  * A mount that a killed ferrite of this data directory left behind (its apps may still hold files in it) is aborted and
- * taken away. Anything else that is mounted there is left alone.
+ * taken away: a thread of its daemon may be waiting in the kernel for an answer that only the daemon itself could
+ * have given. Anything else that is mounted there is left alone.
  */
 function clearStaleMount(directory: string, note: string): void {
-  const found = mountedAt(directory);
-  if (found === undefined) return;
   const noted = existsSync(note) ? (JSON.parse(readFileSync(note, 'utf8')) as {directory?: string; connection?: number}) : {};
+  const found = mountedAt(directory);
+  if (found === undefined) {
+    if (noted.connection !== undefined && !isMounted(noted.connection)) abortConnection(noted.connection);
+    return;
+  }
   const isOurs = found.source === 'ferritefs' && noted.directory === directory && noted.connection === found.connection;
   if (!isOurs) {
     throw new MountError('MOUNT_BUSY', `Cannot mount "${directory}": ${found.source} (${found.type}) is mounted there; unmount it or choose another fuse.dir`);

@@ -3,7 +3,7 @@ import {join} from 'node:path';
 import {Disk} from '../lib/disk.ts';
 import {verifyDataDirectory} from '../verify/data-directory.ts';
 import type {Finding} from '../verify/finding.ts';
-import {lockData} from './data-lock.ts';
+import {DataLock} from './data-lock.ts';
 
 export class VerifyError extends Error {
   override readonly name = 'VerifyError';
@@ -22,13 +22,13 @@ export async function runVerify(directory: string): Promise<number> {
       `Cannot verify "${directory}": it is no data directory, which has the folders "files" and "databases"`,
     );
   }
-  await lockData(directory);
+  await DataLock.take(directory).waitForDaemon();
   const counts = {note: 0, violation: 0};
   for await (const finding of verifyDataDirectory(new Disk(), directory)) {
     counts[finding.level]++;
     process.stdout.write(`${formatFinding(finding)}\n`);
   }
-  process.stdout.write(`${counts.violation} violations, ${counts.note} notes\n`);
+  process.stdout.write(`violations: ${counts.violation}, notes: ${counts.note}\n`);
   return counts.violation === 0 ? 0 : 1;
 }
 

@@ -105,3 +105,10 @@ export function waitingRequests(connection: number): number | undefined {
     return undefined;
   }
 }
+
+/** Whether the connection with this number is mounted anywhere that this process can see. */
+export function isMounted(connection: number): boolean {
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .some(line => line.split(' ')[2] === `0:${connection}`);
+}

@@ -32,7 +32,7 @@ export function run(program: string, args: readonly string[], timeoutMs: number)
     errors += String(bytes);
   });
   const timer = setTimeout(() => child.kill('SIGKILL'), timeoutMs);
-  return new Promise((resolve, reject) => {
+  const ended = new Promise<string>((resolve, reject) => {
     child.once('error', reject);
     child.once('close', (code, signal) => {
       clearTimeout(timer);
@@ -40,6 +40,8 @@ export function run(program: string, args: readonly string[], timeoutMs: number)
       else reject(new Error(`${program} ended with ${code ?? signal}: ${errors.trim()}\n${output.slice(-2000)}`));
     });
   });
+  ended.catch(() => undefined); // Whoever awaits it later still gets the error.
+  return ended;
 }
 
 /** SHA-256 over the pages that a reader of the database sees, and its integrity. */

@@ -171,7 +171,10 @@ export async function expectLogEqualsDatabase(
   await until(
     async () => {
       image = await readLogImage(node.data, name, options.pendingByte);
-      difference = image === undefined ? 'no log' : differenceOf(image, effectiveBytes(node.data, name), options.pendingByte);
+      difference =
+        image === undefined
+          ? 'no log'
+          : differenceOf(image, effectiveBytes(node.data, name), options.pendingByte);
       return difference === '';
     },
     5000,
@@ -182,7 +185,11 @@ export async function expectLogEqualsDatabase(
   return image;
 }
 
-function differenceOf({bytes, pageSize, pageCount, position}: LogImage, file: Buffer, pendingByte?: number): string {
+function differenceOf(
+  {bytes, pageSize, pageCount, position}: LogImage,
+  file: Buffer,
+  pendingByte?: number,
+): string {
   const at = `at ${formatPosition(position)}`;
   if (pageSize === 0) return file.length === 0 ? '' : `empty log, ${file.length} bytes`;
   const lockPgno = new LockBytes(pendingByte).lockPgno(pageSize);
@@ -193,7 +200,8 @@ function differenceOf({bytes, pageSize, pageCount, position}: LogImage, file: Bu
     if (pgno === lockPgno) continue;
     page.fill(0);
     file.copy(page, 0, (pgno - 1) * pageSize, pgno * pageSize);
-    if (!page.equals(bytes.subarray((pgno - 1) * pageSize, pgno * pageSize))) return `page ${pgno} of ${pageCount} ${at}`;
+    if (!page.equals(bytes.subarray((pgno - 1) * pageSize, pgno * pageSize)))
+      return `page ${pgno} of ${pageCount} ${at}`;
   }
   return '';
 }

@@ -1,5 +1,5 @@
 import {type ChildProcess, spawn} from 'node:child_process';
-import {appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
+import {closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
@@ -80,11 +80,12 @@ export class TestNode {
   /** Starts the keeper again, after `stop` or a kill. */
   async restart(): Promise<void> {
     const readyBefore = countOf(this.log, 'msg="ready"');
+    const output = openSync(this.#logPath, 'a');
     const child = spawn(process.execPath, [MAIN, 'mount', '-config', join(this.directory, 'ferrite.yml')], {
       env: {...process.env, ...this.settings.env},
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', output, output],
     });
-    for (const stream of [child.stdout, child.stderr]) stream?.on('data', bytes => appendFileSync(this.#logPath, bytes));
+    closeSync(output);
     this.#keeper = child;
     this.#exit = new Promise(resolve => child.once('exit', code => resolve(code)));
     const exited = this.#exit.then(code => {
