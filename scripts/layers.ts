@@ -20,6 +20,18 @@ export const layerRules: Readonly<Record<string, LayerRule>> = {
   log: {imports: ['lib', 'ltx', 'sqlite']},
   fuse: {imports: ['lib']},
   engine: {imports: ['fuse', 'lib', 'log', 'ltx', 'sqlite']},
+  verify: {
+    imports: [
+      'engine/capture/seal',
+      'engine/catalog',
+      'engine/data-directory',
+      'engine/mount/names',
+      'lib',
+      'log',
+      'ltx',
+      'sqlite',
+    ],
+  },
   keeper: {imports: ['fuse', 'lib']},
   lease: {imports: ['lib']},
   cluster: {imports: ['engine/client', 'engine/messages', 'lease', 'lib', 'ltx'], typesOnly: ['log']},

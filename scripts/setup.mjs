@@ -4,6 +4,7 @@ import {spawnSync} from 'node:child_process';
 import {existsSync, readFileSync} from 'node:fs';
 
 const installed = 'node_modules/.package-lock.json';
+const nodeVersionMin = [20, 19];
 
 // The programs that tests and the demo run, and those that compile better-sqlite3 where it has no ready build.
 const programs = [
@@ -13,6 +14,15 @@ const programs = [
   {name: 'make', debian: 'make'},
   {name: 'g++', debian: 'g++'},
 ];
+
+function checkNode() {
+  const [major, minor] = process.versions.node.split('.').map(Number);
+  if (major > nodeVersionMin[0] || (major === nodeVersionMin[0] && minor >= nodeVersionMin[1])) return;
+  console.error(
+    `Cannot run on Node ${process.versions.node}: ${nodeVersionMin.join('.')} or later is needed`,
+  );
+  process.exit(1);
+}
 
 function isOnPath(name) {
   return (process.env.PATH ?? '').split(':').some(directory => existsSync(`${directory}/${name}`));
@@ -63,10 +73,38 @@ function hasNpmPackages() {
 function installNpmPackages() {
   if (hasNpmPackages()) return;
   console.log('Installing npm packages');
-  run('npm', ['ci', '--no-audit', '--no-fund']);
+  // With NODE_ENV=production npm would leave out the compiler.
+  run('npm', ['ci', '--include=dev', '--no-audit', '--no-fund']);
 }
 
+/** A native package whose install script did not run (npm can be told so) lies there without its binary. */
+function buildNativePackages() {
+  if (canLoad('better-sqlite3')) return;
+  console.log('Building better-sqlite3');
+  run('npm', ['rebuild', 'better-sqlite3', '--ignore-scripts=false', '--foreground-scripts']);
+  if (canLoad('better-sqlite3')) return;
+  console.error(
+    'Cannot load better-sqlite3, though npm says that it was built for this Node; see "npm rebuild better-sqlite3"',
+  );
+  process.exit(1);
+}
+
+/** Asks another process, because opening a database is what loads the binary, and a crash there shall not end us. */
+function canLoad(name) {
+  return spawnSync(process.execPath, ['-e', `new (require('${name}'))(':memory:')`]).status === 0;
+}
+
+function findFuse() {
+  if (existsSync('/dev/fuse')) return;
+  if (process.getuid?.() === 0) spawnSync('modprobe', ['fuse']);
+  if (existsSync('/dev/fuse')) return;
+  console.error(
+    'There is no /dev/fuse, so whatever mounts a directory will fail: run "modprobe fuse" as root, in a container pass --device /dev/fuse',
+  );
+}
+
+checkNode();
 installSystemPackages();
 installNpmPackages();
-if (!existsSync('/dev/fuse'))
-  console.error('There is no /dev/fuse: what mounts a directory will fail (modprobe fuse)');
+buildNativePackages();
+findFuse();

@@ -86,6 +86,8 @@ export class EngineSource implements ReplicationSource {
     const {maxTxid} = last.entry;
     const {minTxid} = first.entry;
     const size = entries.reduce((sum, {entry}) => sum + entry.size, 0);
+    // A log that is longer than the database costs more than a copy of that.
+    if (size > VERBATIM_BYTES_MAX && size > this.#sizeOf(id)) return undefined;
     if (size <= VERBATIM_BYTES_MAX || entries.length === 1) return {minTxid, maxTxid, size, chunks: readEntries(entries)};
     const compacted = await this.#compact(entries, signal);
     return {minTxid, maxTxid, size: compacted.size, chunks: readAndRemove(compacted.path, compacted.size)};
@@ -136,6 +138,11 @@ export class EngineSource implements ReplicationSource {
     this.#update(id, {position, term: entry.term, pageSize: entry.pageSize, commit: entry.commit});
     const {term, timestampMs, size} = entry;
     this.#emit({type: 'committed', id, position, term, timestampMs, size, ...(record === undefined ? {} : {record})});
+  }
+
+  #sizeOf(id: string): number {
+    const database = this.#databases.get(id);
+    return database === undefined ? 0 : database.pageSize * database.commit;
   }
 
   #update(id: string, change: Partial<DatabaseState>): void {

@@ -102,13 +102,19 @@ export class Catalog {
   summarize(id: string, {position, term, pageSize, commit}: DatabaseSummary): void {
     const name = this.#names.get(id);
     if (name === undefined) return;
-    this.#append({id, name, summary: {position: formatPosition(position), term: String(term), pageSize, commit}});
+    this.#append({
+      id,
+      name,
+      summary: {position: formatPosition(position), term: String(term), pageSize, commit},
+    });
   }
 
   /** How the database stood when it was last closed; it may have gone on since, unless it is not in use. */
   summaryOf(id: string): DatabaseSummary | undefined {
     const stored = this.#summaries.get(id);
-    return stored === undefined ? undefined : {...stored, position: parsePosition(stored.position), term: BigInt(stored.term)};
+    return stored === undefined
+      ? undefined
+      : {...stored, position: parsePosition(stored.position), term: BigInt(stored.term)};
   }
 
   drop(id: string): void {
@@ -144,7 +150,10 @@ export class Catalog {
   }
 
   #rewrite(): void {
-    const lines = [...[...this.#dropped].map(id => ({id})), ...[...this.#names].map(([id, name]) => ({id, name, summary: this.#summaries.get(id)}))];
+    const lines = [
+      ...[...this.#dropped].map(id => ({id})),
+      ...[...this.#names].map(([id, name]) => ({id, name, summary: this.#summaries.get(id)})),
+    ];
     const bytes = Buffer.from(lines.map(line => `${JSON.stringify(line)}\n`).join(''));
     this.#disk.writeFileAtomic('catalog:rewrite', this.#path, bytes);
     closeSync(this.#fd);
@@ -161,7 +170,11 @@ function parseLine(line: string, index: number): CatalogLine {
     throw new CatalogError(`Cannot read catalog: line ${index + 1} is no JSON`, {cause});
   }
   const {id, name, summary} = parsed;
-  if (typeof id !== 'string' || !isDatabaseId(id) || !(name === undefined || (typeof name === 'string' && isDatabaseName(name)))) {
+  if (
+    typeof id !== 'string' ||
+    !isDatabaseId(id) ||
+    !(name === undefined || (typeof name === 'string' && isDatabaseName(name)))
+  ) {
     throw new CatalogError(`Cannot read catalog: line ${index + 1} names no database`);
   }
   if (name === undefined) return {id};

@@ -2,13 +2,13 @@ import {mkdirSync} from 'node:fs';
 import {join} from 'node:path';
 import type {Disk} from '../lib/disk.ts';
 import {replayChecksums} from '../log/checksum-replay.ts';
+import type {LogEntry} from '../log/log-entry.ts';
 import {PageChecksums} from '../log/page-checksums.ts';
 import {TransactionLog} from '../log/transaction-log.ts';
-import type {LogEntry} from '../log/log-entry.ts';
 import type {Crc64Factory} from '../ltx/crc64.ts';
 import {type Checksum, type Position, toTxid} from '../ltx/position.ts';
-import type {DatabaseSummary} from './catalog.ts';
 import type {LockBytes} from '../sqlite/lock-bytes.ts';
+import type {DatabaseSummary} from './catalog.ts';
 
 /** What every database of a node is opened with. */
 export interface StoreContext {
@@ -34,14 +34,13 @@ export class DatabaseStore {
   readonly log: TransactionLog;
   readonly checksums: PageChecksums;
 
-  /** The page checksums were lost: the table is empty, whatever the log says. */
-  readonly isRebuilding: boolean;
+  #isRebuilding: boolean;
 
   private constructor(id: string, log: TransactionLog, checksums: PageChecksums, isRebuilding: boolean) {
     this.id = id;
     this.log = log;
     this.checksums = checksums;
-    this.isRebuilding = isRebuilding;
+    this.#isRebuilding = isRebuilding;
   }
 
   /**
@@ -53,10 +52,23 @@ export class DatabaseStore {
     mkdirSync(directory, {recursive: true, mode: 0o700});
     const {disk, crc64, lockBytes} = context;
     const lockPgno = (pageSize: number) => lockBytes.lockPgno(pageSize);
-    const log = TransactionLog.open({disk, directory: join(directory, 'log'), crc64, lockPgno, verifyTail: isUnclean});
-    if (unconfirmed > 0n && log.position.txid === unconfirmed) log.cutAfter(toTxid(unconfirmed - 1n), () => undefined);
-    const checksums = PageChecksums.open({disk, path: join(directory, 'checksums'), lockPgno, syncLog: () => log.sync()});
-    const isRebuilding = replayChecksums({checksums, log, crc64, lockPgno}) === 'rebuild' && log.position.txid > 0n;
+    const log = TransactionLog.open({
+      disk,
+      directory: join(directory, 'log'),
+      crc64,
+      lockPgno,
+      verifyTail: isUnclean,
+    });
+    if (unconfirmed > 0n && log.position.txid === unconfirmed)
+      log.cutAfter(toTxid(unconfirmed - 1n), () => undefined);
+    const checksums = PageChecksums.open({
+      disk,
+      path: join(directory, 'checksums'),
+      lockPgno,
+      syncLog: () => log.sync(),
+    });
+    const isRebuilding =
+      replayChecksums({checksums, log, crc64, lockPgno}) === 'rebuild' && log.position.txid > 0n;
     return new DatabaseStore(id, log, checksums, isRebuilding);
   }
 
@@ -68,10 +80,27 @@ export class DatabaseStore {
     return this.log.term;
   }
 
+  /** The page checksums were lost: the table is empty, whatever the log says. */
+  get isRebuilding(): boolean {
+    return this.#isRebuilding;
+  }
+
+  /** Takes over the checksums of all pages as they are at the log's position. */
+  adoptRebuilt(staged: StagedChecksums): void {
+    adoptChecksums(this.checksums, staged);
+    this.#isRebuilding = false;
+  }
+
   /** Takes over the checksums of a transaction that the log now holds. */
   adopt(staged: StagedChecksums, entry: LogEntry): void {
-    adoptChecksums(this.checksums, staged);
-    if (this.checksums.checksum !== entry.postApplyChecksum) throw new Error(`Cannot go on with ${this.id}: page checksums do not add up to the record's`);
+    const adoption = this.adoptInSteps(staged, entry);
+    while (!adoption.step());
+  }
+
+  /** As `adopt`; nothing else may be prepared before the steps that are returned are done. */
+  adoptInSteps(staged: StagedChecksums, entry: LogEntry): ChecksumAdoption {
+    this.#isRebuilding = false;
+    return new ChecksumAdoption(this.checksums, staged, entry);
   }
 
   /** Takes over the checksums of a whole database. */
@@ -82,12 +111,43 @@ export class DatabaseStore {
   /** Makes log and checksums durable and forgets nothing: the next open reads little. Waits for the disk. */
   flush(): void {
     this.log.sync();
-    this.checksums.flush({position: this.position, term: this.term});
+    if (!this.#isRebuilding) this.checksums.flush({position: this.position, term: this.term});
   }
 
   close(): void {
     this.log.close();
     this.checksums.close();
+  }
+}
+
+const PAGES_PER_STEP = 4096;
+
+/** Takes over the checksums of one transaction in steps of a millisecond or two. A step that failed can be done again. */
+export class ChecksumAdoption {
+  readonly #checksums: PageChecksums;
+  readonly #staged: StagedChecksums;
+  readonly #entry: LogEntry;
+  #next = 0;
+
+  /** Size and page size are taken over at once. */
+  constructor(checksums: PageChecksums, staged: StagedChecksums, entry: LogEntry) {
+    this.#checksums = checksums;
+    this.#staged = staged;
+    this.#entry = entry;
+    checksums.setPageSize(staged.pageSize);
+    checksums.resize(staged.commit);
+  }
+
+  /** Returns whether all is done. */
+  step(): boolean {
+    const {pgnos, checksums} = this.#staged;
+    const end = Math.min(pgnos.length, this.#next + PAGES_PER_STEP);
+    for (; this.#next < end; this.#next++) this.#checksums.set(pgnos[this.#next], checksums[this.#next]);
+    if (end < pgnos.length) return false;
+    if (this.#checksums.checksum === this.#entry.postApplyChecksum) return true;
+    throw new Error(
+      `Cannot take over page checksums: they do not add up to transaction ${this.#entry.maxTxid}`,
+    );
   }
 }
 

@@ -91,7 +91,7 @@ export class FollowedFiles implements DatabaseHooks {
   beforeTruncate(inode: Inode, _size: number, request: FuseRequest): Verdict {
     if (inode.isDirectory || isOwn(request)) return ALLOW;
     if (this.#isRollingBack(inode)) return ALLOW;
-    return this.#isGuarded(inode) || this.#isFollowedShm(inode) ? EROFS : ALLOW;
+    return this.#isGuarded(inode) || this.#isHeldShm(inode) ? EROFS : ALLOW;
   }
 
   truncated(): void {}
@@ -151,6 +151,16 @@ export class FollowedFiles implements DatabaseHooks {
   #isGuarded(inode: Inode): boolean {
     if (inode.isHidden || inode.role === 'shm' || inode.role === 'super-journal') return false;
     return this.#names.has(this.#databasePath(inode));
+  }
+
+  /**
+   * The first who opens a -shm cuts it and rebuilds the wal-index. That is an app when it comes before a new daemon;
+   * afterwards the daemon's lock on the DMS byte keeps everybody from it.
+   */
+  #isHeldShm(inode: Inode): boolean {
+    if (!this.#isFollowedShm(inode)) return false;
+    const id = this.#names.get(this.#databasePath(inode));
+    return id !== undefined && this.#attached.has(id);
   }
 
   #isFollowedShm(inode: Inode): boolean {

@@ -60,12 +60,18 @@ export interface FuseInit {
 /** Answers the first request of a connection, FUSE_INIT (struct fuse_init_in, struct fuse_init_out). */
 export function answerInit(request: Buffer): FuseInit {
   if (request.length < INIT_IN_OFFSET + 16 || request.readUInt32LE(4) !== FUSE_INIT) {
-    throw new FuseInitError('FUSE_INIT_EXPECTED', 'Cannot start FUSE session: the first request is not FUSE_INIT');
+    throw new FuseInitError(
+      'FUSE_INIT_EXPECTED',
+      'Cannot start FUSE session: the first request is not FUSE_INIT',
+    );
   }
   const major = request.readUInt32LE(INIT_IN_OFFSET);
   const minor = request.readUInt32LE(INIT_IN_OFFSET + 4);
   if (major !== 7 || minor < MINOR_MIN) {
-    throw new FuseInitError('FUSE_TOO_OLD', `Cannot start FUSE session: kernel speaks ${major}.${minor}, need 7.${MINOR_MIN}`);
+    throw new FuseInitError(
+      'FUSE_TOO_OLD',
+      `Cannot start FUSE session: kernel speaks ${major}.${minor}, need 7.${MINOR_MIN}`,
+    );
   }
   const offered = request.readUInt32LE(INIT_IN_OFFSET + 12);
   const isExtended = (offered & FUSE_INIT_EXT) !== 0 && request.length >= INIT_IN_OFFSET + 20;

@@ -30,9 +30,17 @@ export function openFuseDevice(): number {
   } catch (cause) {
     const {code} = cause as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENODEV' || code === 'ENXIO') {
-      throw new MountError('MOUNT_NO_DEVICE', 'Cannot open /dev/fuse: it does not exist; load the kernel module "fuse", in a container pass --device /dev/fuse', {cause});
+      throw new MountError(
+        'MOUNT_NO_DEVICE',
+        'Cannot open /dev/fuse: it does not exist; load the kernel module "fuse", in a container pass --device /dev/fuse',
+        {cause},
+      );
     }
-    throw new MountError('MOUNT_NO_PERMISSION', `Cannot open /dev/fuse: ${code}; run as root, in a container pass --device /dev/fuse --cap-add SYS_ADMIN`, {cause});
+    throw new MountError(
+      'MOUNT_NO_PERMISSION',
+      `Cannot open /dev/fuse: ${code}; run as root, in a container pass --device /dev/fuse --cap-add SYS_ADMIN`,
+      {cause},
+    );
   }
 }
 
@@ -43,14 +51,20 @@ export function mountedAt(directory: string): MountedAt | undefined {
     const fields = line.split(' ');
     const dash = fields.indexOf('-');
     if (dash < 0 || unescapeMountPath(fields[4] ?? '') !== directory) continue;
-    found = {type: fields[dash + 1] ?? '', source: fields[dash + 2] ?? '', connection: Number((fields[2] ?? '').split(':')[1])};
+    found = {
+      type: fields[dash + 1] ?? '',
+      source: fields[dash + 2] ?? '',
+      connection: Number((fields[2] ?? '').split(':')[1]),
+    };
   }
   return found;
 }
 
 /** Octal escapes of proc(5): `\040` is a space. */
 function unescapeMountPath(text: string): string {
-  const bytes = Buffer.from(text, 'utf8').toString('latin1').replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+  const bytes = Buffer.from(text, 'utf8')
+    .toString('latin1')
+    .replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
   return Buffer.from(bytes, 'latin1').toString('utf8');
 }
 
@@ -65,7 +79,8 @@ export function mount(fuseFd: number, directory: string, name: string, allowOthe
     timeout: 10_000,
   });
   if (status === 0) return;
-  if (error !== undefined) throw new MountError('MOUNT_FAILED', `Cannot mount "${directory}": ${error.message}`, {cause: error});
+  if (error !== undefined)
+    throw new MountError('MOUNT_FAILED', `Cannot mount "${directory}": ${error.message}`, {cause: error});
   const isForbidden = status === 1 && process.getuid?.() !== 0; // mount(8): 1 is wrong use or missing permission
   throw new MountError(
     isForbidden ? 'MOUNT_NO_PERMISSION' : 'MOUNT_FAILED',

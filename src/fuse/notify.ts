@@ -79,7 +79,8 @@ export class KernelNotifier {
   }
 
   #reserve(size: number): void {
-    if (this.#buffer.length < OUT_HEADER_SIZE + size) this.#buffer = Buffer.allocUnsafeSlow(OUT_HEADER_SIZE + size);
+    if (this.#buffer.length < OUT_HEADER_SIZE + size)
+      this.#buffer = Buffer.allocUnsafeSlow(OUT_HEADER_SIZE + size);
   }
 
   #u64(at: number, value: number): void {
@@ -95,7 +96,13 @@ export class KernelNotifier {
       writeSync(this.#fd, this.#buffer, 0, OUT_HEADER_SIZE + bodySize);
     } catch (error) {
       const {code: errorCode} = error as NodeJS.ErrnoException;
-      if (errorCode === 'ENOTDIR' || errorCode === 'EINVAL' || errorCode === 'ENOTEMPTY' || errorCode === 'EBUSY') return;
+      if (
+        errorCode === 'ENOTDIR' ||
+        errorCode === 'EINVAL' ||
+        errorCode === 'ENOTEMPTY' ||
+        errorCode === 'EBUSY'
+      )
+        return;
       ignoreGone(error);
     }
   }

@@ -1,6 +1,6 @@
 import {type BigIntStats, type StatsFs, writeSync} from 'node:fs';
-import type {RequestId} from './request.ts';
 import {MAX_WRITE} from './init.ts';
+import type {RequestId} from './request.ts';
 
 /** sizeof(struct fuse_out_header). */
 export const OUT_HEADER_SIZE = 16;
@@ -113,7 +113,14 @@ export class FuseReplies {
 
   /** struct fuse_statfs_out. */
   statfs(id: RequestId, stats: StatsFs): void {
-    for (const [index, value] of [stats.blocks, stats.bfree, stats.bavail, stats.files, stats.ffree].entries()) this.#u64(8 * index, value);
+    for (const [index, value] of [
+      stats.blocks,
+      stats.bfree,
+      stats.bavail,
+      stats.files,
+      stats.ffree,
+    ].entries())
+      this.#u64(8 * index, value);
     const at = OUT_HEADER_SIZE + 40;
     this.#buffer.fill(0, at, at + 40);
     this.#buffer.writeUInt32LE(stats.bsize, at);
@@ -143,7 +150,8 @@ export class FuseReplies {
     this.#u64(offset + 16, attributes.blocks);
     let at = OUT_HEADER_SIZE + offset + 24;
     for (const time of [atimeNs, mtimeNs, ctimeNs]) at = this.#buffer.writeBigInt64LE(floorSeconds(time), at);
-    for (const time of [atimeNs, mtimeNs, ctimeNs]) at = this.#buffer.writeUInt32LE(Number(time - floorSeconds(time) * 1_000_000_000n), at);
+    for (const time of [atimeNs, mtimeNs, ctimeNs])
+      at = this.#buffer.writeUInt32LE(Number(time - floorSeconds(time) * 1_000_000_000n), at);
     const {mode, nlink, uid, gid, rdev, blksize} = attributes;
     for (const value of [mode, nlink, uid, gid, rdev, blksize, 0]) at = this.#buffer.writeUInt32LE(value, at);
   }

@@ -30,7 +30,13 @@ const HEARTBEAT_MS = 500;
 const REQUESTS_PER_TURN = 32;
 
 /** Serves the connection until it is unmounted or a message ends it. Returns which. Synchronous: it owns its thread. */
-export function runSession({fuseFd, poller, request, handler, spinNs}: SessionOptions): 'unmounted' | 'stopped' {
+export function runSession({
+  fuseFd,
+  poller,
+  request,
+  handler,
+  spinNs,
+}: SessionOptions): 'unmounted' | 'stopped' {
   let hasWork = false;
   let spinUntil = 0;
   let heartbeatAt = 0;
@@ -51,7 +57,12 @@ export function runSession({fuseFd, poller, request, handler, spinNs}: SessionOp
 }
 
 /** Serves what is waiting, up to a bound. Returns false when the connection has ended. */
-function serveWaiting(fuseFd: number, poller: Poller, request: FuseRequest, handler: SessionHandler): boolean {
+function serveWaiting(
+  fuseFd: number,
+  poller: Poller,
+  request: FuseRequest,
+  handler: SessionHandler,
+): boolean {
   for (let served = 0; served < REQUESTS_PER_TURN; served++) {
     try {
       request.length = readSync(fuseFd, request.buffer);

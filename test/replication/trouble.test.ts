@@ -153,9 +153,9 @@ test.each(['wal', 'delete', 'truncate', 'persist'])('kill -9 of either daemon ag
   const reading = python(READER, [follower.path('bank.db'), '9', '50']);
   for (let i = 0; i < 5; i++) {
     await sleep(800);
-    primary.killDaemon();
+    await primary.killDaemon();
     await sleep(800);
-    follower.killDaemon();
+    await follower.killDaemon();
   }
   expect(Number((await writing).split(' ')[0])).toBeGreaterThan(0);
   expect(Number(await reading)).toBeGreaterThan(0);

@@ -28,6 +28,7 @@ export class TestNode {
   readonly port: number;
   readonly settings: NodeSettings;
   #keeper: ChildProcess | undefined;
+  #killed = -1;
   #exit: Promise<number | null> = Promise.resolve(null);
 
   private constructor(directory: string, port: number, settings: NodeSettings) {
@@ -108,9 +109,11 @@ export class TestNode {
     return await Promise.race([this.#exit, sleep(STOP_MS).then(() => -1)]);
   }
 
-  /** kill -9 of the daemon only: the keeper starts another. */
-  killDaemon(): void {
-    process.kill(this.daemonPid, 'SIGKILL');
+  /** kill -9 of the daemon that serves now: the keeper starts another. */
+  async killDaemon(): Promise<void> {
+    await until(() => this.daemonPid !== this.#killed && isRunning(this.daemonPid), START_MS, () => `no daemon serves:\n${this.log}`);
+    this.#killed = this.daemonPid;
+    process.kill(this.#killed, 'SIGKILL');
   }
 
   /** kill -9 of keeper and daemon. */
@@ -167,6 +170,10 @@ export async function until(condition: () => boolean | Promise<boolean>, timeout
 
 function countOf(text: string, part: string): number {
   return text.split(part).length - 1;
+}
+
+function isRunning(pid: number): boolean {
+  return existsSync(`/proc/${pid}`);
 }
 
 function killIfThere(pid: number): void {

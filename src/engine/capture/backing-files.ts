@@ -21,6 +21,12 @@ export class BackingFiles {
     return fd === NO_FD ? 0 : fstatSync(fd).size;
   }
 
+  /** Inode number of the database file, which is its node ID in the mount too. */
+  get mainIno(): number {
+    const fd = this.#main();
+    return fd === NO_FD ? 0 : fstatSync(fd).ino;
+  }
+
   get walSize(): number {
     const fd = this.#wal();
     return fd === NO_FD ? 0 : fstatSync(fd).size;
@@ -30,7 +36,8 @@ export class BackingFiles {
     return readFully(this.#main(), target, position);
   }
 
-  readonly readWal = (target: Uint8Array, position: number): number => readFully(this.#wal(), target, position);
+  readonly readWal = (target: Uint8Array, position: number): number =>
+    readFully(this.#wal(), target, position);
 
   /** Reads page `pgno` of the database file; what the file doesn't have reads as zeros, as SQLite takes it. */
   readMainPage(pgno: number, target: Uint8Array): void {

@@ -3,13 +3,22 @@ import {mkdirSync} from 'node:fs';
 import {join} from 'node:path';
 import type {LogEntry} from '../../log/log-entry.ts';
 import {PageHasher} from '../../ltx/checksum.ts';
+import {LtxDecoder} from '../../ltx/decoder.ts';
+import {type ChecksumAdoption, DatabaseStore, type StoreContext} from '../database-store.ts';
 import type {Flusher} from '../flusher.ts';
-import {DatabaseStore, type StoreContext} from '../database-store.ts';
 import {WaitList} from '../mount/database-hooks.ts';
 import {BackingFiles} from './backing-files.ts';
 import {DirtyPages} from './dirty-pages.ts';
-import {type FileShape, fileShape, framesByPage, pageRange, pagesOfCommit, readFramePage, walPlace} from './plans.ts';
-import {type PreparedRecord, prepareRecord, type Slices, type TransactionPlan} from './record-job.ts';
+import {isFileWhole, readFramePage} from './plans.ts';
+import {
+  type PreparedRecord,
+  prepareRecord,
+  rebuildChecksums,
+  type Slices,
+  type TransactionPlan,
+} from './record-job.ts';
+import {StoreFlusher} from './store-flusher.ts';
+import {TransactionPlans} from './transaction-plans.ts';
 import {WalTracker, type WalTransaction} from './wal-tracker.ts';
 
 /** What all captured databases of the node share. */
@@ -30,13 +39,18 @@ interface QueuedWork {
   readonly holds: 'wal-overwrites' | 'file-writes';
   /** Whether the record is published when it is done, or by `publish` after the journal is gone. */
   readonly publishes: boolean;
-  readonly start: () => Slices<PreparedRecord | undefined>;
+  readonly plan: () => Slices<TransactionPlan | undefined>;
+  /** Work on the file that failed is not kept: what it was to look at becomes dirty. Without it, it is kept. */
+  readonly giveUp?: () => void;
 }
 
 /** Transactions of up to this many pages are captured at once, larger ones in slices between requests. */
 const PAGES_AT_ONCE_MAX = 64;
+const PAGES_ADOPTED_AT_ONCE_MAX = 1024;
 /** Frames that are checked per turn while a large transaction comes in. */
 const FRAMES_PER_TURN = 64;
+/** A database file without a journal that was written is captured when nobody has written to it for this long. */
+const QUIET_MS = 250;
 
 /**
  * One database of which this node is the primary: notes what apps write to its files and puts each transaction into
@@ -54,15 +68,20 @@ export class CapturedDatabase {
   readonly waits = new WaitList();
   readonly #context: CaptureContext;
   readonly #hasher: PageHasher;
+  readonly #plans: TransactionPlans;
+  readonly #flusher: StoreFlusher;
   readonly #undone = new Set<number>();
   readonly #queue: QueuedWork[] = [];
   #running: Slices<PreparedRecord | undefined> | undefined;
   #prepared: PreparedRecord | undefined;
+  #adoption: ChecksumAdoption | undefined;
   #store: DatabaseStore | undefined;
   #dirty: DirtyPages | undefined;
   #isDirtyUnstored = false;
   #failure: unknown;
-  #isSyncing = false;
+  /** The end of a transaction came and could not be captured. */
+  #isOwed = false;
+  #writtenMs = 0;
   #finalization: 'none' | 'working' | 'ready' = 'none';
 
   constructor(context: CaptureContext, name: string, path: string) {
@@ -71,6 +90,20 @@ export class CapturedDatabase {
     this.name = name;
     this.files = new BackingFiles(path);
     this.tracker = new WalTracker(this.files.readWal);
+    this.#plans = new TransactionPlans({
+      ...context,
+      files: this.files,
+      tracker: this.tracker,
+      hasher: this.#hasher,
+      store: () => this.#store,
+      dirty: () => this.#dirty,
+      journalPageSize: () => this.journalPageSize,
+    });
+    this.#flusher = new StoreFlusher({
+      flusher: context.flusher,
+      synced: () => context.resume(this.waits),
+      failed: error => context.report(this, 'log not flushed', error),
+    });
     this.lastUsedMs = context.nowMs();
   }
 
@@ -83,7 +116,7 @@ export class CapturedDatabase {
   }
 
   get isBusy(): boolean {
-    return this.#running !== undefined || this.#queue.length > 0;
+    return this.#running !== undefined || this.#adoption !== undefined || this.#queue.length > 0;
   }
 
   get isDirty(): boolean {
@@ -109,7 +142,7 @@ export class CapturedDatabase {
 
   /** The WAL holds what the database file does not: writes to the file are a checkpoint's. */
   get isWalActive(): boolean {
-    return !this.isJournalActive && this.tracker.committedCount > 0;
+    return !this.isJournalActive && (this.tracker.committedCount > 0 || this.tracker.isBehind);
   }
 
   /** Opens what the log knows of the database. */
@@ -120,6 +153,7 @@ export class CapturedDatabase {
     const unconfirmed = isUnclean && this.isJournalActive ? this.#dirty.pendingTxid : 0n;
     const store = DatabaseStore.open(this.#context, id, isUnclean, unconfirmed);
     this.#store = store;
+    this.#flusher.attach(store, this.#context.nowMs());
     if (this.#isDirtyUnstored) this.#dirty.addUnknown();
     this.#isDirtyUnstored = false;
     return store;
@@ -129,8 +163,22 @@ export class CapturedDatabase {
     return this.#dirty;
   }
 
+  /** The transaction that was written without a journal is over, but this is no time to capture it. */
+  owe(): void {
+    this.#isOwed = true;
+  }
+
+  /** Something was written to the database file, nobody knows what. */
+  noteUnknown(): void {
+    this.#writtenMs = this.#context.nowMs();
+    if (this.#dirty === undefined) this.#isDirtyUnstored = true;
+    else this.#dirty.addUnknown();
+  }
+
   /** Bytes of the database file are about to be written outside of WAL mode. */
   noteWrite(offset: number, size: number): void {
+    this.#isOwed = false;
+    this.#writtenMs = this.#context.nowMs();
     const pageSize = this.#store?.checksums.pageSize ?? 0;
     if (this.#dirty === undefined) this.#isDirtyUnstored = true;
     else if (pageSize === 0) this.#dirty.addUnknown();
@@ -158,30 +206,98 @@ export class CapturedDatabase {
     const undone = [...this.#undone];
     this.#undone.clear();
     this.#enqueue(
-      {holds: 'wal-overwrites', publishes: true, start: () => this.#prepare(() => this.#walPlan(transaction, undone))},
+      {holds: 'wal-overwrites', publishes: true, plan: () => this.#plans.wal(transaction, undone)},
       transaction.end - transaction.first + undone.length,
     );
+  }
+
+  /**
+   * Captures once more what the last record was made of: the WAL up to `loggedEnd`. Where nothing was overwritten since
+   * there is no difference. Frames that are not valid any more never were; their pages go along with the next transaction.
+   */
+  recaptureWal(loggedEnd: number, undone: readonly number[]): void {
+    for (const pgno of undone) this.#undone.add(pgno);
+    const first = this.tracker.committedCount;
+    let last: WalTransaction | undefined;
+    while (this.tracker.committedEnd < loggedEnd) {
+      const found = this.tracker.next();
+      if (found === undefined || found === 'more') break;
+      last = found;
+    }
+    if (last !== undefined) this.#queueWal({...last, first});
+  }
+
+  /** Pages in the last record of the log. */
+  pagesOfLastRecord(): readonly number[] {
+    const log = this.#store?.log;
+    const entry = log?.last();
+    if (log === undefined || entry === undefined) return [];
+    const {crc64, lockBytes} = this.#context;
+    const decoder = new LtxDecoder({
+      source: log.read(entry),
+      crc64: crc64.create(),
+      lockPgno: lockBytes.lockPgno(entry.pageSize),
+    });
+    const pgnos: number[] = [];
+    for (let next = decoder.nextPage(); next !== undefined; next = decoder.nextPage()) pgnos.push(next.pgno);
+    return pgnos;
   }
 
   /** Captures what was written to the database file. With `publishes` false, `publish` makes it visible. */
   captureFile(publishes: boolean): void {
     if (!publishes) this.#finalization = 'working';
-    const pageCount = this.#dirty === undefined || this.#dirty.isUnknown ? this.files.mainSize / 4096 : this.#dirty.sorted().length;
-    this.#enqueue({holds: 'file-writes', publishes, start: () => this.#prepare(() => this.#filePlan())}, pageCount);
+    const pageCount =
+      this.#dirty === undefined || this.#dirty.isUnknown ? this.files.mainSize / 4096 : this.#dirty.count;
+    this.#enqueue(
+      {
+        holds: 'file-writes',
+        publishes,
+        plan: () => this.#plans.file(this.isWalActive),
+        giveUp: () => undefined,
+      },
+      pageCount,
+    );
   }
 
   /** Compares every page with what the log says and captures the differences. */
   captureAll(): void {
-    this.#enqueue({holds: 'file-writes', publishes: true, start: () => this.#prepare(() => this.#scanPlan())}, Number.POSITIVE_INFINITY);
+    const {committedCount} = this.tracker;
+    const plan = () => this.#plans.scan(committedCount);
+    this.#enqueue(
+      {holds: 'file-writes', publishes: true, plan, giveUp: () => this.noteUnknown()},
+      Number.POSITIVE_INFINITY,
+    );
   }
 
   /**
    * After pages left the WAL by other ways than a checkpoint (somebody deleted it), the database file is older than the
    * log. Compares those pages; after a checkpoint there is no difference.
    */
-  captureAfterWal(pgnos: readonly number[]): void {
-    const sorted = [...new Set(pgnos)].sort((a, b) => a - b);
-    this.#enqueue({holds: 'file-writes', publishes: true, start: () => this.#prepare(() => this.#pagesPlan(sorted))}, sorted.length);
+  captureAfterWal(pgnos: Uint32Array): void {
+    const plan = () => this.#plans.pages(pgnos);
+    this.#enqueue(
+      {holds: 'file-writes', publishes: true, plan, giveUp: () => this.noteUnknown()},
+      pgnos.length,
+    );
+  }
+
+  /**
+   * Called now and then: tries again what failed, and captures a file that was written without a journal and never
+   * flushed (synchronous=OFF). `isWriteLocked` says whether somebody has a write lock on the file.
+   */
+  tend(isWriteLocked: (ino: number) => boolean): void {
+    if (this.isBusy) {
+      if (this.#failure !== undefined) this.retry();
+      return;
+    }
+    if (this.#finalization === 'none') this.#flusher.tend(this.#context.nowMs());
+    if (!this.isDirty || this.isJournalActive || this.isWalActive) return;
+    if (this.#isOwed || this.#isQuiet(isWriteLocked)) this.captureFile(true);
+  }
+
+  #isQuiet(isWriteLocked: (ino: number) => boolean): boolean {
+    if (this.#context.nowMs() - this.#writtenMs < QUIET_MS) return false;
+    return isFileWhole(this.files) && !isWriteLocked(this.files.mainIno);
   }
 
   /** How far the end of the transaction whose journal is about to go has come. */
@@ -194,9 +310,15 @@ export class CapturedDatabase {
     const prepared = this.#prepared;
     this.#prepared = undefined;
     this.#finalization = 'none';
-    if (prepared !== undefined) this.#publish(prepared);
-    this.#dirty?.clear();
-    this.#isDirtyUnstored = false;
+    try {
+      if (prepared !== undefined) this.#publish(prepared);
+      this.#dirty?.clear();
+      this.#isDirtyUnstored = false;
+    } catch (error) {
+      // The app's commit is done: what the log lacks is still dirty, and owed to it.
+      this.#isOwed = true;
+      this.#noteFailure(error);
+    }
   }
 
   /** The journal stays after all: the transaction goes on, or is rolled back. */
@@ -216,24 +338,12 @@ export class CapturedDatabase {
    * whether it is; if not, `waits` are resumed when it is.
    */
   isLogDurable(): boolean {
-    const log = this.#store?.log;
-    if (log === undefined || log.syncedTxid >= log.position.txid) return true;
-    if (this.#isSyncing) return false;
-    this.#isSyncing = true;
-    const {txid} = log.position;
-    const targets = [...log.syncTargets()];
-    let left = targets.length;
-    let failed = 0;
-    const done = (errno: number) => {
-      failed ||= errno;
-      if (--left > 0) return;
-      this.#isSyncing = false;
-      if (failed === 0) log.markSynced(txid);
-      else this.#context.report(this, 'log not flushed', new Error(`errno ${failed}`));
-      this.#context.resume(this.waits);
-    };
-    for (const fd of targets) this.#context.flusher.flush({fd, isDataOnly: true, done});
-    return false;
+    return this.#flusher.isLogDurable();
+  }
+
+  /** The errno of a flush of the log that failed, once: it is tried again afterwards. */
+  takeSyncErrno(): number {
+    return this.#flusher.takeErrno();
   }
 
   /** Works until `deadline` (performance.now()). Returns whether there is more to do. */
@@ -243,6 +353,7 @@ export class CapturedDatabase {
       if (!this.#step()) return false; // Failed: tried again when something is asked of the database.
       if (performance.now() >= deadline) break;
     }
+    if (!this.isBusy && this.waits.count > 0) this.#context.resume(this.waits);
     return this.isBusy;
   }
 
@@ -258,7 +369,14 @@ export class CapturedDatabase {
     else this.files.readMainPage(pgno, target);
   }
 
+  /** Makes log and page checksums durable. Waits for the disk. */
+  flush(): void {
+    this.#flusher.detach();
+    this.#store?.flush();
+  }
+
   close(): void {
+    this.#flusher.detach();
     this.files.close();
     this.#store?.close();
     this.#dirty?.close();
@@ -269,53 +387,90 @@ export class CapturedDatabase {
   #enqueue(work: QueuedWork, pageCount: number): void {
     this.#queue.push(work);
     if (pageCount > PAGES_AT_ONCE_MAX || this.#queue.length > 1) return;
-    while (this.isBusy && this.#step());
+    if (this.#adoption === undefined) while (this.isBusy && this.#step());
   }
 
   /** One slice. Returns false when the work failed and waits for `retry`. */
   #step(): boolean {
+    if (this.#adoption !== undefined) return this.#adopt(this.#adoption);
     const [work] = this.#queue;
     if (work === undefined) return true;
     try {
-      this.#running ??= work.start();
+      this.#running ??= this.#prepare(work.plan);
       const result = this.#running.next();
       if (result.done !== true) return true;
       this.#finish(work, result.value);
       return true;
     } catch (error) {
-      this.#running = undefined;
-      const isNew = this.#failure === undefined;
-      this.#failure = error;
-      if (!work.publishes) {
-        this.#queue.shift();
-        this.#finalization = 'none';
-      }
-      if (isNew) this.#context.report(this, 'transaction not logged', error);
-      this.#context.resume(this.waits);
+      this.#fail(work, error);
       return false;
     }
   }
 
-  #finish(work: QueuedWork, prepared: PreparedRecord | undefined): void {
+  #fail(work: QueuedWork, error: unknown): void {
     this.#running = undefined;
-    this.#queue.shift();
-    if (this.#failure !== undefined) this.#context.report(this, 'transactions logged again', undefined);
-    this.#failure = undefined;
+    if (!work.publishes) this.withdraw();
+    if (work.giveUp !== undefined) {
+      if (this.#queue[0] === work) this.#queue.shift();
+      this.#isOwed = work.publishes;
+      try {
+        work.giveUp();
+      } catch {
+        // The disk is full for that too: it is noted in memory.
+      }
+    }
+    this.#noteFailure(error);
+    this.#context.resume(this.waits);
+  }
+
+  #noteFailure(error: unknown): void {
+    const isNew = this.#failure === undefined;
+    this.#failure = error;
+    if (isNew) this.#context.report(this, 'transaction not logged', error);
+  }
+
+  #finish(work: QueuedWork, prepared: PreparedRecord | undefined): void {
     if (work.publishes) {
       if (prepared !== undefined) this.#publish(prepared);
+      this.#queue.shift();
+      this.#noteSuccess();
       if (work.holds === 'file-writes') this.publish();
     } else {
       this.#prepared = prepared;
       if (prepared !== undefined) this.#dirty?.setPending(this.#requireStore().position.txid + 1n);
+      this.#queue.shift();
+      this.#noteSuccess();
       this.#finalization = 'ready';
     }
     if (!this.isBusy && this.waits.count > 0) this.#context.resume(this.waits);
   }
 
+  #noteSuccess(): void {
+    this.#running = undefined;
+    if (this.#failure !== undefined) this.#context.report(this, 'transactions logged again', undefined);
+    this.#failure = undefined;
+    this.#isOwed = false;
+  }
+
   #publish({writer, staged}: PreparedRecord): void {
     const entry = writer.publish();
-    this.#requireStore().adopt(staged, entry);
+    this.#adoption = this.#requireStore().adoptInSteps(staged, entry);
+    if (staged.pgnos.length <= PAGES_ADOPTED_AT_ONCE_MAX)
+      while (this.#adoption !== undefined && this.#adopt(this.#adoption));
     this.#context.committed(this, entry);
+  }
+
+  /** Takes over some page checksums of the last record. Nothing else is prepared before all are. */
+  #adopt(adoption: ChecksumAdoption): boolean {
+    try {
+      if (!adoption.step()) return true;
+      this.#adoption = undefined;
+    } catch (error) {
+      this.#noteFailure(error);
+      return false;
+    }
+    if (this.#queue.length === 0) this.#failure = undefined;
+    return true;
   }
 
   #requireStore(): DatabaseStore {
@@ -326,94 +481,14 @@ export class CapturedDatabase {
     return store;
   }
 
-  *#prepare(makePlan: () => TransactionPlan | undefined): Slices<PreparedRecord | undefined> {
-    const plan = makePlan();
+  *#prepare(makePlan: () => Slices<TransactionPlan | undefined>): Slices<PreparedRecord | undefined> {
+    const plan = yield* makePlan();
     if (plan === undefined) return undefined;
     if (plan.commit === 0 && this.#store === undefined) return undefined;
-    return yield* prepareRecord(this.#requireStore(), plan);
-  }
-
-  #common(pageSize: number) {
-    const {term, nowMs, compress, lockBytes} = this.#context;
-    return {pageSize, term, timestampMs: nowMs(), compress, hasher: this.#hasher, lockPgno: lockBytes.lockPgno(pageSize)};
-  }
-
-  #walPlan(transaction: WalTransaction, undone: readonly number[]): TransactionPlan {
-    const {tracker, files} = this;
-    const common = this.#common(tracker.pageSize);
-    const frames = framesByPage(tracker, transaction, undone);
-    const sorted = [...frames.keys()].sort((a, b) => a - b);
-    const {commit} = transaction;
-    return {
-      ...common,
-      commit,
-      pgnos: pagesOfCommit(sorted, this.#countBefore(common.pageSize), commit, common.lockPgno),
-      readPage: (pgno, target) => {
-        const frame = frames.get(pgno) ?? tracker.findFrame(pgno, transaction.first);
-        if (frame >= 0) readFramePage(files, frame, target);
-        else files.readMainPage(pgno, target);
-      },
-      wal: walPlace(tracker, transaction.first, transaction.end),
-    };
-  }
-
-  #filePlan(): TransactionPlan | undefined {
-    if (this.#dirty === undefined || this.#dirty.isUnknown || this.isWalActive) return this.#scanPlan();
-    const shape = this.#shape();
-    if (shape === undefined) return undefined;
-    const common = this.#common(shape.pageSize);
-    const countBefore = this.#countBefore(shape.pageSize);
-    return {
-      ...common,
-      commit: shape.pageCount,
-      pgnos: pagesOfCommit(this.#dirty.sorted(), countBefore, shape.pageCount, common.lockPgno),
-      readPage: (pgno, target) => this.files.readMainPage(pgno, target),
-      wal: undefined,
-    };
-  }
-
-  #pagesPlan(pgnos: readonly number[]): TransactionPlan | undefined {
-    const shape = this.#shape();
-    if (shape === undefined) return undefined;
-    const common = this.#common(shape.pageSize);
-    return {
-      ...common,
-      commit: shape.pageCount,
-      pgnos: pagesOfCommit(pgnos, this.#countBefore(shape.pageSize), shape.pageCount, common.lockPgno),
-      readPage: (pgno, target) => this.readPage(pgno, target),
-      wal: undefined,
-    };
-  }
-
-  #scanPlan(): TransactionPlan | undefined {
-    const shape = this.#shape();
-    if (shape === undefined) return undefined;
-    const common = this.#common(shape.pageSize);
-    const {committedCount} = this.tracker;
-    const frames = new Map<number, number>();
-    for (let frame = 0; frame < committedCount; frame++) frames.set(this.tracker.pgnoOf(frame), frame);
-    return {
-      ...common,
-      commit: shape.pageCount,
-      pgnos: pageRange(1, shape.pageCount, common.lockPgno),
-      readPage: (pgno, target) => {
-        const frame = frames.get(pgno);
-        if (frame === undefined) this.files.readMainPage(pgno, target);
-        else readFramePage(this.files, frame, target);
-      },
-      wal: committedCount > 0 ? walPlace(this.tracker, 0, committedCount) : undefined,
-    };
-  }
-
-  /** Shape of what a reader would see: of the file, or of the last commit in the WAL. */
-  #shape(): FileShape | undefined {
-    const known = this.tracker.pageSize || this.journalPageSize || (this.#store?.checksums.pageSize ?? 0);
-    const commit = this.tracker.committedCount > 0 ? this.tracker.lastCommit : undefined;
-    return commit === undefined ? fileShape(this.files, known) : {pageSize: this.tracker.pageSize, pageCount: commit};
-  }
-
-  #countBefore(pageSize: number): number {
-    const checksums = this.#store?.checksums;
-    return checksums === undefined || checksums.pageSize !== pageSize ? 0 : checksums.pageCount;
+    const store = this.#requireStore();
+    if (!store.isRebuilding) return yield* prepareRecord(store, plan);
+    if (yield* rebuildChecksums(store, plan)) return undefined;
+    const again = yield* makePlan();
+    return again === undefined ? undefined : yield* prepareRecord(store, again);
   }
 }

@@ -1,10 +1,11 @@
-import {closeSync, openSync, readSync, lstatSync} from 'node:fs';
+import {closeSync, lstatSync, openSync, readSync, rmSync} from 'node:fs';
 import {join} from 'node:path';
-import {type Position, toTxid, type Txid} from '../../ltx/position.ts';
+import {type Position, type Txid, toTxid} from '../../ltx/position.ts';
 import {hasSqliteMagic} from '../../sqlite/database-header.ts';
 import type {Catalog} from '../catalog.ts';
 import {summaryOf} from '../database-store.ts';
 import {type CaptureContext, CapturedDatabase} from './captured-database.ts';
+import {hasWriteLock, readLocks} from './file-locks.ts';
 import {noteJournal, recoverDatabase} from './recover.ts';
 import type {Seals} from './seal.ts';
 
@@ -142,17 +143,33 @@ export class CapturedDatabases {
     this.#byId.delete(id);
     this.#options.catalog.drop(id);
     this.#options.seals.forget(id);
+    rmSync(join(this.#options.context.directory, id), {recursive: true, force: true}); // After the catalog: nobody asks for it any more.
     this.#options.dropped(id, name);
   }
 
   /** Puts idle databases away. Returns whether there were any. */
   sweep(isInUse: (database: CapturedDatabase) => boolean): boolean {
     const now = this.nowMs();
+    this.#tend();
     if (now < this.#sweepAtMs) return false;
     this.#sweepAtMs = now + SWEEP_INTERVAL_MS;
-    const idle = [...this.#byName.values()].filter(database => now - database.lastUsedMs > IDLE_MS && !isInUse(database));
+    const idle = [...this.#byName.values()].filter(
+      database => now - database.lastUsedMs > IDLE_MS && !isInUse(database),
+    );
     for (const database of idle) this.#unload(database);
     return idle.length > 0;
+  }
+
+  #tend(): void {
+    let locks: string | undefined;
+    const isWriteLocked = (ino: number) => {
+      locks ??= readLocks();
+      return locks === undefined || hasWriteLock(locks, ino);
+    };
+    for (const database of this.#byName.values()) {
+      database.tend(isWriteLocked);
+      if (database.isBusy) this.schedule(database);
+    }
   }
 
   /** Drops old records of the databases that are loaded; idle ones are pruned when they are used again. */
@@ -205,11 +222,13 @@ export class CapturedDatabases {
     if (database === undefined) return;
     while (database.work(Number.POSITIVE_INFINITY));
     const {id, store, files, name} = database;
-    const isClean = !database.isBusy && !database.isDirty && !database.isJournalActive && database.failure === undefined;
-    if (store !== undefined) store.flush();
+    const isClean =
+      !database.isBusy && !database.isDirty && !database.isJournalActive && database.failure === undefined;
+    database.flush();
     this.#byName.delete(name);
     this.#working.delete(database);
     database.close();
+    this.#options.context.resume(database.waits); // Whoever waited for its log: it is durable now.
     if (id === undefined) return;
     this.#byId.delete(id);
     if (!isClean || store === undefined) return;

@@ -46,9 +46,13 @@ export class DirtyPages {
     return this.#isUnknown || this.#pages.has(pgno);
   }
 
-  /** In ascending order. */
-  sorted(): number[] {
-    return [...this.#pages].sort((a, b) => a - b);
+  get count(): number {
+    return this.#pages.size;
+  }
+
+  /** In no order. */
+  pages(): IterableIterator<number> {
+    return this.#pages.values();
   }
 
   /** The transaction whose record was finished before its journal was removed; 0 if none. */

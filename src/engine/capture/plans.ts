@@ -1,12 +1,18 @@
 import {readU32be} from '../../lib/bytes.ts';
-import {DATABASE_HEADER_SIZE, decodeDatabaseHeader, effectivePageCount, hasSqliteMagic} from '../../sqlite/database-header.ts';
+import {
+  DATABASE_HEADER_SIZE,
+  decodeDatabaseHeader,
+  effectivePageCount,
+  hasSqliteMagic,
+} from '../../sqlite/database-header.ts';
 import {SqliteFormatError} from '../../sqlite/error.ts';
 import {hasJournalMagic} from '../../sqlite/journal.ts';
 import {isPageSize} from '../../sqlite/page-size.ts';
 import {frameOffset, WAL_FRAME_HEADER_SIZE} from '../../sqlite/wal.ts';
 import type {BackingFiles} from './backing-files.ts';
+import type {PageCursor} from './page-cursor.ts';
 import type {WalPlace} from './record-job.ts';
-import type {WalTracker, WalTransaction} from './wal-tracker.ts';
+import type {WalTracker} from './wal-tracker.ts';
 
 /** Page size and size in pages of a database file, from its header. */
 export interface FileShape {
@@ -31,14 +37,18 @@ export function fileShape(files: BackingFiles, pageSizeKnown: number): FileShape
       if (!(error instanceof SqliteFormatError)) throw error;
     }
   }
-  return isPageSize(pageSizeKnown) ? {pageSize: pageSizeKnown, pageCount: Math.ceil(fileSize / pageSizeKnown)} : undefined;
+  return isPageSize(pageSizeKnown)
+    ? {pageSize: pageSizeKnown, pageCount: Math.ceil(fileSize / pageSizeKnown)}
+    : undefined;
 }
 
 /** Page size in a journal's header (3. The Rollback Journal: offset 24), or 0. */
 export function journalPageSize(header: Uint8Array): number {
   if (header.length < 28) return 0;
   const pageSize = readU32be(header, 24);
-  return isPageSize(pageSize) && (hasJournalMagic(header) || header.subarray(0, 12).every(byte => byte === 0)) ? pageSize : 0;
+  return isPageSize(pageSize) && (hasJournalMagic(header) || header.subarray(0, 12).every(byte => byte === 0))
+    ? pageSize
+    : 0;
 }
 
 /** Pages `first` to `last`, without the lock page. */
@@ -46,21 +56,36 @@ export function* pageRange(first: number, last: number, lockPgno: number): Gener
   for (let pgno = first; pgno <= last; pgno++) if (pgno !== lockPgno) yield pgno;
 }
 
-/** The sorted `pgnos` up to `countBefore`, then every page from there to `commit`: a record holds all pages that are new. */
-export function* pagesOfCommit(pgnos: readonly number[], countBefore: number, commit: number, lockPgno: number): Generator<number> {
-  for (const pgno of pgnos) {
-    if (pgno > countBefore || pgno > commit) break;
-    if (pgno !== lockPgno) yield pgno;
+/** The pages of `cursor` up to `countBefore`, then every page from there to `commit`: a record holds all pages that are new. */
+export function* pagesOfCommit(
+  cursor: PageCursor,
+  countBefore: number,
+  commit: number,
+  lockPgno: number,
+): Generator<number> {
+  for (; cursor.pgno <= countBefore && cursor.pgno <= commit; cursor.advance()) {
+    if (cursor.pgno !== lockPgno) yield cursor.pgno;
   }
   yield* pageRange(countBefore + 1, commit, lockPgno);
 }
 
-/** The last frame of each page in `transaction`; those that it undid in other commits count as written too. */
-export function framesByPage(tracker: WalTracker, transaction: WalTransaction, undone: Iterable<number>): Map<number, number> {
-  const frames = new Map<number, number>();
-  for (const pgno of undone) frames.set(pgno, tracker.findFrame(pgno, transaction.first));
-  for (let frame = transaction.first; frame < transaction.end; frame++) frames.set(tracker.pgnoOf(frame), frame);
-  return frames;
+/**
+ * Whether the file's header says of itself that it is up to date, and the file is as long as it says: so it is
+ * between the transactions of SQLite, and not in the middle of being copied.
+ */
+export function isFileWhole(files: BackingFiles): boolean {
+  const header = new Uint8Array(DATABASE_HEADER_SIZE);
+  if (files.readMain(header, 0) < DATABASE_HEADER_SIZE || !hasSqliteMagic(header)) return false;
+  try {
+    const decoded = decodeDatabaseHeader(header);
+    return (
+      decoded.changeCounter === decoded.versionValidFor &&
+      decoded.pageCount * decoded.pageSize === files.mainSize
+    );
+  } catch (error) {
+    if (!(error instanceof SqliteFormatError)) throw error;
+    return false;
+  }
 }
 
 export function walPlace(tracker: WalTracker, first: number, end: number): WalPlace | undefined {
@@ -73,5 +98,6 @@ export function walPlace(tracker: WalTracker, first: number, end: number): WalPl
 /** Reads the page in `frame` of the WAL. */
 export function readFramePage(files: BackingFiles, frame: number, target: Uint8Array): void {
   const count = files.readWal(target, frameOffset(frame, target.length) + WAL_FRAME_HEADER_SIZE);
-  if (count < target.length) throw new Error(`Cannot read frame ${frame} of "${files.path}-wal": it is cut short`);
+  if (count < target.length)
+    throw new Error(`Cannot read frame ${frame} of "${files.path}-wal": it is cut short`);
 }

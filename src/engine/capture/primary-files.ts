@@ -1,11 +1,11 @@
 import {lstatSync} from 'node:fs';
 import {constants} from 'node:os';
-import {hasSqliteMagic} from '../../sqlite/database-header.ts';
 import {formatPosition} from '../../ltx/position.ts';
+import {hasSqliteMagic} from '../../sqlite/database-header.ts';
 import {JOURNAL_HEADER_SIZE} from '../../sqlite/journal.ts';
 import {WAL_HEADER_SIZE} from '../../sqlite/wal.ts';
-import {ALLOW, type DatabaseHooks, type Verdict} from '../mount/database-hooks.ts';
 import {errnoOf} from '../mount/context.ts';
+import {ALLOW, type DatabaseHooks, type Verdict} from '../mount/database-hooks.ts';
 import type {Inode, InodeTable} from '../mount/inode-table.ts';
 import {fileRole} from '../mount/names.ts';
 import type {CapturedDatabase} from './captured-database.ts';
@@ -33,6 +33,8 @@ export class PrimaryFiles implements DatabaseHooks {
   readonly #byNodeid = new Map<number, DatabaseFile | null>();
   /** The write that is being served changes nothing: the bytes are there already. */
   #isRepeated = false;
+  /** The write that is being served zeroes a journal's header. */
+  #isZeroing = false;
 
   constructor(inodes: InodeTable, databases: CapturedDatabases) {
     this.#inodes = inodes;
@@ -59,6 +61,8 @@ export class PrimaryFiles implements DatabaseHooks {
   }
 
   beforeWrite(inode: Inode, offset: number, data: Buffer): Verdict {
+    this.#isRepeated = false;
+    this.#isZeroing = false;
     const file = this.#find(inode) ?? this.#recognize(inode, offset, data);
     if (file === undefined) return ALLOW;
     const {database, role} = file;
@@ -78,11 +82,7 @@ export class PrimaryFiles implements DatabaseHooks {
       const undone = database.tracker.wrote(offset, size);
       if (database.noteWal(undone) || database.isBusy) this.#databases.schedule(database);
     }
-    if (role === 'journal' && offset === 0 && size === JOURNAL_HEADER_SIZE && database.finalization === 'ready') {
-      database.isJournalActive = false;
-      database.publish();
-    }
-    this.#isRepeated = false;
+    if (role === 'journal' && this.#isZeroing && size === JOURNAL_HEADER_SIZE) this.#finalized(database);
   }
 
   beforeTruncate(inode: Inode, size: number): Verdict {
@@ -90,6 +90,7 @@ export class PrimaryFiles implements DatabaseHooks {
     if (file === undefined) return ALLOW;
     const {database, role} = file;
     if (role === 'journal') return size === 0 ? this.#finalize(database) : ALLOW;
+    if (role === 'wal' && database.tracker.isBehind) return this.#waitFor(database);
     if (role === 'wal') return size < database.tracker.committedEnd ? this.#beforeWalReset(database) : ALLOW;
     if (database.isHeld('file-write')) return database.waits;
     if (!database.isWalActive && !database.isJournalActive) database.noteWrite(size, 1);
@@ -110,7 +111,7 @@ export class PrimaryFiles implements DatabaseHooks {
     const {database, role} = file;
     if (role === 'journal') return this.#finalize(database);
     if (role === 'wal') return this.#beforeWalReset(database);
-    return database.isBusy ? this.#waitFor(database) : ALLOW;
+    return database.isBusy && database.failure === undefined ? this.#waitFor(database) : ALLOW;
   }
 
   unlinked(inode: Inode): void {
@@ -153,7 +154,10 @@ export class PrimaryFiles implements DatabaseHooks {
   released(inode: Inode): void {
     if (inode.opens > 1) return;
     const file = this.#find(inode);
-    if (file?.role === 'main') this.#captureFile(file.database);
+    if (file?.role !== 'main') return;
+    const {database} = file;
+    if (database.isBusy && !database.isJournalActive) database.owe();
+    this.#captureFile(database);
   }
 
   positionText(path: string): string | undefined {
@@ -190,18 +194,21 @@ export class PrimaryFiles implements DatabaseHooks {
 
   /** A file becomes a database when SQLite's header is written to it. */
   #recognize(inode: Inode, offset: number, data: Buffer): DatabaseFile | undefined {
-    if (offset !== 0 || inode.isDirectory || inode.isHidden || inode.role !== 'main' || !hasSqliteMagic(data)) return undefined;
-    const file: DatabaseFile = {database: this.#databases.openOrBegin(this.#inodes.relativePath(inode)), role: 'main'};
+    if (offset !== 0 || inode.isDirectory || inode.isHidden || inode.role !== 'main' || !hasSqliteMagic(data))
+      return undefined;
+    const file: DatabaseFile = {
+      database: this.#databases.openOrBegin(this.#inodes.relativePath(inode)),
+      role: 'main',
+    };
     this.#byNodeid.set(inode.nodeid, file);
     return file;
   }
 
   #beforeWalWrite(database: CapturedDatabase, offset: number, data: Buffer): Verdict {
-    if (database.failure !== undefined) {
-      database.retry();
-      if (database.failure !== undefined) return errnoOf(database.failure) ?? EIO;
-    }
+    const refusal = this.#retried(database);
+    if (refusal !== ALLOW) return refusal;
     const {tracker} = database;
+    if (tracker.isBehind && offset < tracker.writtenEnd) return this.#waitFor(database);
     if (!tracker.overwrites(offset)) return ALLOW;
     const there = Buffer.alloc(data.length);
     this.#isRepeated = database.files.readWal(there, offset) === there.length && there.equals(data);
@@ -212,17 +219,24 @@ export class PrimaryFiles implements DatabaseHooks {
 
   /** Before the WAL goes, everything in it must be in the log, and the log on the disk. */
   #beforeWalReset(database: CapturedDatabase): Verdict {
+    const refusal = this.#retried(database);
+    if (refusal !== ALLOW) return refusal;
+    if (database.tracker.isBehind) return this.#waitFor(database);
     if (database.tracker.committedCount === 0) return ALLOW;
-    if (database.failure !== undefined) {
-      database.retry();
-      if (database.failure !== undefined) return errnoOf(database.failure) ?? EIO;
-    }
     if (database.isHeld('wal-overwrite')) return this.#waitFor(database);
-    return database.isLogDurable() ? ALLOW : database.waits;
+    return database.takeSyncErrno() || (database.isLogDurable() ? ALLOW : database.waits);
+  }
+
+  /** Transactions that could not be logged are tried again before anything else is written to the WAL. */
+  #retried(database: CapturedDatabase): number {
+    if (database.failure === undefined) return ALLOW;
+    database.retry();
+    return database.failure === undefined ? ALLOW : (errnoOf(database.failure) ?? EIO);
   }
 
   #beforeJournalWrite(database: CapturedDatabase, offset: number, data: Buffer): Verdict {
     if (offset === 0 && data.length === JOURNAL_HEADER_SIZE && data.every(byte => byte === 0)) {
+      this.#isZeroing = true;
       return database.isJournalActive ? this.#finalize(database) : ALLOW;
     }
     if (database.finalization === 'ready') database.withdraw();
@@ -245,6 +259,7 @@ export class PrimaryFiles implements DatabaseHooks {
   #finalized(database: CapturedDatabase): void {
     database.isJournalActive = false;
     database.publish();
+    if (database.isBusy) this.#databases.schedule(database);
   }
 
   /** The end of a transaction that has no journal. */
@@ -266,12 +281,12 @@ export class PrimaryFiles implements DatabaseHooks {
 
   #walCut(database: CapturedDatabase, size: number): void {
     if (size === 0) this.#walGone(database);
-    else database.noteWal(database.tracker.truncated(size));
+    else if (database.noteWal(database.tracker.truncated(size))) this.#databases.schedule(database);
   }
 
   #walGone(database: CapturedDatabase): void {
     const {tracker} = database;
-    const pgnos = Array.from({length: tracker.committedCount}, (_, frame) => tracker.pgnoOf(frame));
+    const pgnos = tracker.pgnosOf(0, tracker.committedCount).slice();
     tracker.reset();
     database.files.walGone();
     if (pgnos.length === 0 || database.store === undefined) return;
@@ -291,7 +306,8 @@ export class PrimaryFiles implements DatabaseHooks {
   }
 
   #forget(database: CapturedDatabase): void {
-    for (const [nodeid, file] of this.#byNodeid) if (file?.database === database) this.#byNodeid.delete(nodeid);
+    for (const [nodeid, file] of this.#byNodeid)
+      if (file?.database === database) this.#byNodeid.delete(nodeid);
   }
 
   /** The databases were unloaded: what was remembered of their files is void. */

@@ -39,13 +39,17 @@ export interface PreparedRecord {
 export type Slices<Result> = Generator<void, Result, void>;
 
 const PAGES_PER_SLICE = 32;
+const PAGES_LOOKED_UP_PER_SLICE = 4096;
 
 /**
  * Writes the record of a transaction into the log, unpublished. Pages whose content is what it was are left out;
  * where nothing is left and the size is the same there was no transaction: `undefined`.
  * An error (a full disk) leaves the log as it was.
  */
-export function* prepareRecord(store: DatabaseStore, plan: TransactionPlan): Slices<PreparedRecord | undefined> {
+export function* prepareRecord(
+  store: DatabaseStore,
+  plan: TransactionPlan,
+): Slices<PreparedRecord | undefined> {
   const {checksums} = store;
   const isSamePageSize = checksums.pageCount === 0 || checksums.pageSize === plan.pageSize;
   const countBefore = isSamePageSize ? checksums.pageCount : 0;
@@ -69,6 +73,7 @@ export function* prepareRecord(store: DatabaseStore, plan: TransactionPlan): Sli
       staged.checksums.push(checksum);
     }
     for (let pgno = plan.commit + 1; pgno <= countBefore; pgno++) {
+      if (pgno % PAGES_LOOKED_UP_PER_SLICE === 0) yield;
       const before = checksums.get(pgno);
       if (before !== 0n) rolling = xorChecksum(rolling, before);
     }
@@ -80,6 +85,27 @@ export function* prepareRecord(store: DatabaseStore, plan: TransactionPlan): Sli
     writer?.abort();
     throw error;
   }
+}
+
+/**
+ * After the page checksums were lost: computes them from all pages of `plan`, which must be those of the whole database,
+ * and takes them over if they add up to the log's position. Returns whether they do; if not the table stays empty.
+ */
+export function* rebuildChecksums(store: DatabaseStore, plan: TransactionPlan): Slices<boolean> {
+  const staged: StagedChecksums = {pageSize: plan.pageSize, commit: plan.commit, pgnos: [], checksums: []};
+  const page = new Uint8Array(plan.pageSize);
+  let rolling: Checksum = CHECKSUM_FLAG;
+  for (const pgno of plan.pgnos) {
+    if (staged.pgnos.length % PAGES_PER_SLICE === PAGES_PER_SLICE - 1) yield;
+    plan.readPage(pgno, page);
+    const checksum = plan.hasher.checksum(pgno, page);
+    rolling = xorChecksum(rolling, checksum);
+    staged.pgnos.push(pgno);
+    staged.checksums.push(checksum);
+  }
+  if (rolling !== store.position.checksum) return false;
+  store.adoptRebuilt(staged);
+  return true;
 }
 
 function beginRecord(store: DatabaseStore, plan: TransactionPlan): RecordWriter {

@@ -44,24 +44,39 @@ export function noteJournal(database: CapturedDatabase): void {
 
 /** Brings log and files together after whatever happened: what the files have and the log does not becomes a transaction. */
 export function recoverDatabase(database: CapturedDatabase, left: LeftBehind): void {
-  const {files, tracker, store, dirty} = database;
+  const {files, tracker, store} = database;
   noteJournal(database);
+  if (left === 'unknown') {
+    recoverUnknown(database);
+    return;
+  }
   const {walSize} = files;
   const last = store?.log.last();
   tracker.load(walSize, 0);
   const {header} = tracker;
-  const isLogged = header !== undefined && last !== undefined && header.salt1 === last.walSalt1 && header.salt2 === last.walSalt2;
-  const loggedEnd = isLogged ? last.walOffset + last.walSize : 0;
-  if (left === 'unknown' || store?.isRebuilding === true) {
-    while (tracker.next() !== undefined); // Checks every frame: the disk may have lost some. What is there is compared as a whole.
-    database.captureAll();
-    return;
-  }
-  tracker.load(walSize, loggedEnd);
-  if (left === 'closed') {
-    database.noteWal([]);
-    return;
-  }
-  database.noteWal([]);
-  if (!database.isJournalActive && dirty?.isAny === true && !database.isWalActive) database.captureFile(true);
+  const isLogged =
+    header !== undefined &&
+    last !== undefined &&
+    header.salt1 === last.walSalt1 &&
+    header.salt2 === last.walSalt2;
+  if (store?.isRebuilding === true) {
+    while (isLogged && tracker.committedEnd < last.walOffset + last.walSize && tracker.next() !== undefined);
+    if (database.isJournalActive || database.isDirty) database.noteUnknown();
+    else database.captureAll();
+  } else if (isLogged && left === 'daemon-died') {
+    // The last transaction of a writer that died may have been overwritten in part, or by another one.
+    tracker.load(walSize, last.walOffset);
+    database.recaptureWal(last.walOffset + last.walSize, database.pagesOfLastRecord());
+  } else if (isLogged) tracker.load(walSize, last.walOffset + last.walSize);
+  database.noteWal([]); // A file that was written without a journal is captured when it is flushed or quiet.
+}
+
+/** Every page has to be looked at, but not while a transaction is open: its journal brings the old pages back, or goes. */
+function recoverUnknown(database: CapturedDatabase): void {
+  const {files, tracker, store} = database;
+  tracker.load(files.walSize, 0);
+  while (tracker.next() !== undefined); // Checks every frame: the disk may have lost some. What is there is compared as a whole.
+  if (database.isJournalActive) database.noteUnknown();
+  else if (store !== undefined || tracker.committedCount > 0) database.captureAll();
+  else database.noteUnknown(); // Perhaps somebody is just copying it here.
 }

@@ -68,4 +68,3 @@ function describe(path: string): string {
   });
   return JSON.stringify(files);
 }
-

@@ -16,6 +16,8 @@ export interface PageRun {
 }
 
 const RUN_BYTES_MAX = 256 * 1024;
+/** Frames that are looked at per turn. */
+const FRAMES_PER_TURN = 16_384;
 /** Nothing to read before an open transaction is over. */
 const IDLE = {pgno: 0, pages: new Uint8Array(0)};
 
@@ -41,7 +43,12 @@ export class SnapshotReader {
     const {checksums} = store;
     this.#database = database;
     this.#lockPgno = lockPgno;
-    this.start = {from: store.position, fromTerm: store.term, pageSize: checksums.pageSize, pageCount: checksums.pageCount};
+    this.start = {
+      from: store.position,
+      fromTerm: store.term,
+      pageSize: checksums.pageSize,
+      pageCount: checksums.pageCount,
+    };
   }
 
   /** The page size changed, or the database is gone: what was read is of no use. */
@@ -51,7 +58,7 @@ export class SnapshotReader {
 
   /** The next run of pages; without pages when it has to wait for a transaction; undefined at the end. */
   next(): PageRun | undefined {
-    this.#followWal();
+    if (!this.#followWal()) return IDLE;
     if (this.#pgno <= this.start.pageCount) return this.#nextRun();
     const index = this.#again.findIndex(pgno => !this.#database.isPageDirty(pgno));
     if (index < 0) return this.#again.length > 0 ? IDLE : undefined;
@@ -69,7 +76,8 @@ export class SnapshotReader {
     if (first < this.#lockPgno && first + count > this.#lockPgno) count = this.#lockPgno - first;
     const pages = new Uint8Array(Math.max(0, count) * pageSize);
     this.#database.files.readMain(pages, (first - 1) * pageSize);
-    for (let i = 0; i < count; i++) this.#overlay(first + i, pages.subarray(i * pageSize, (i + 1) * pageSize));
+    for (let i = 0; i < count; i++)
+      this.#overlay(first + i, pages.subarray(i * pageSize, (i + 1) * pageSize));
     this.#pgno = first + count;
     return {pgno: first, pages};
   }
@@ -86,8 +94,8 @@ export class SnapshotReader {
     else this.#database.files.readMainPage(pgno, page);
   }
 
-  /** Which frame of the WAL holds the newest committed version of each page. */
-  #followWal(): void {
+  /** Which frame of the WAL holds the newest committed version of each page. Returns whether all are known. */
+  #followWal(): boolean {
     const {tracker} = this.#database;
     const generation = `${tracker.header?.salt1}/${tracker.header?.salt2}`;
     if (generation !== this.#generation || tracker.committedCount < this.#framesSeen) {
@@ -95,8 +103,9 @@ export class SnapshotReader {
       this.#framesSeen = 0;
       this.#generation = generation;
     }
-    for (; this.#framesSeen < tracker.committedCount; this.#framesSeen++) {
+    const until = Math.min(tracker.committedCount, this.#framesSeen + FRAMES_PER_TURN);
+    for (; this.#framesSeen < until; this.#framesSeen++)
       this.#frames.set(tracker.pgnoOf(this.#framesSeen), this.#framesSeen);
-    }
+    return this.#framesSeen === tracker.committedCount;
   }
 }

@@ -1,6 +1,14 @@
-import {decodeWalFrameHeader, decodeWalHeader, frameOffset, type StoredWalHeader, verifyWalFrame, WAL_FRAME_HEADER_SIZE, WAL_HEADER_SIZE} from '../../sqlite/wal.ts';
-import {SqliteFormatError} from '../../sqlite/error.ts';
 import {readU32be} from '../../lib/bytes.ts';
+import {SqliteFormatError} from '../../sqlite/error.ts';
+import {
+  decodeWalFrameHeader,
+  decodeWalHeader,
+  frameOffset,
+  type StoredWalHeader,
+  verifyWalFrame,
+  WAL_FRAME_HEADER_SIZE,
+  WAL_HEADER_SIZE,
+} from '../../sqlite/wal.ts';
 
 /** Reads bytes of the backing -wal into `target`. Returns how many there were. */
 export type ReadWal = (target: Uint8Array, position: number) => number;
@@ -31,6 +39,8 @@ export class WalTracker {
   #validCount = 0;
   #committedCount = 0;
   #writtenEnd = 0;
+  /** The first frame that is not valid was checked: there is nothing new before it is written again. */
+  #isStuck = false;
   readonly #running = new Uint32Array(2);
   #buffer = new Uint8Array(0);
 
@@ -61,11 +71,35 @@ export class WalTracker {
     return this.#committedCount > 0 && offset < this.committedEnd;
   }
 
+  /** Frames were written that nobody has checked yet: they may be committed. */
+  get isBehind(): boolean {
+    return (
+      !this.#isStuck &&
+      this.#header !== undefined &&
+      this.#writtenEnd >= frameOffset(this.#validCount + 1, this.pageSize)
+    );
+  }
+
+  /** How far the file was written, in bytes; old frames may be there beyond the new ones. */
+  get writtenEnd(): number {
+    return this.#writtenEnd;
+  }
+
+  /** Page numbers of the committed frames `first` to `end` (not included): a view, valid until the WAL is written. */
+  pgnosOf(first: number, end: number): Uint32Array {
+    return this.#pgnos.subarray(first, end);
+  }
+
   /** Database size in pages as of the last committed transaction. */
   get lastCommit(): number {
-    if (this.#committedCount === 0) return 0;
+    return this.commitAt(this.#committedCount);
+  }
+
+  /** Database size in pages as of the transaction that ends with the first `end` frames. */
+  commitAt(end: number): number {
+    if (end === 0) return 0;
     const bytes = new Uint8Array(8);
-    this.#read(bytes, frameOffset(this.#committedCount - 1, this.pageSize));
+    this.#read(bytes, frameOffset(end - 1, this.pageSize));
     return readU32be(bytes, 4);
   }
 
@@ -86,6 +120,7 @@ export class WalTracker {
     this.#validCount = 0;
     this.#committedCount = 0;
     this.#writtenEnd = 0;
+    this.#isStuck = false;
   }
 
   /**
@@ -93,10 +128,11 @@ export class WalTracker {
    * over under the same salts: their writer died before it published them, so they never were.
    */
   wrote(offset: number, size: number): readonly number[] {
-    if (offset < WAL_HEADER_SIZE) this.#readHeader(offset + size);
+    if (offset < WAL_HEADER_SIZE) this.#readHeader();
     this.#writtenEnd = Math.max(this.#writtenEnd, offset + size);
     if (this.#header === undefined || offset + size <= WAL_HEADER_SIZE) return [];
     const touched = Math.max(0, Math.floor((offset - WAL_HEADER_SIZE) / this.#frameSize));
+    if (touched <= this.#validCount) this.#isStuck = false;
     const undone: number[] = [];
     for (let frame = touched; frame < this.#committedCount; frame++) undone.push(this.#pgnos[frame]);
     this.#committedCount = Math.min(this.#committedCount, touched);
@@ -117,7 +153,7 @@ export class WalTracker {
   /** Goes on from a known state after a restart: `capturedEnd` bytes of the WAL with these salts are in the log already. */
   load(walSize: number, capturedEnd: number): void {
     this.reset();
-    this.#readHeader(WAL_HEADER_SIZE);
+    this.#readHeader();
     this.#writtenEnd = walSize;
     if (this.#header === undefined) return;
     const known = Math.floor((Math.min(capturedEnd, walSize) - WAL_HEADER_SIZE) / this.#frameSize);
@@ -132,7 +168,7 @@ export class WalTracker {
    */
   next(frameCountMax = Number.POSITIVE_INFINITY): WalTransaction | 'more' | undefined {
     const header = this.#header;
-    if (header === undefined) return undefined;
+    if (header === undefined || this.#isStuck) return undefined;
     let left = frameCountMax;
     while (this.#writtenEnd >= frameOffset(this.#validCount + 1, header.pageSize)) {
       if (left <= 0) return 'more';
@@ -153,7 +189,10 @@ export class WalTracker {
     const bytes = this.#readFrames(this.#validCount, batch);
     this.#seed(header);
     for (let at = 0; at + this.#frameSize <= bytes.length; at += this.#frameSize) {
-      if (!verifyWalFrame(bytes, at, header, this.#running)) return 'invalid';
+      if (!verifyWalFrame(bytes, at, header, this.#running)) {
+        this.#isStuck = true;
+        return 'invalid';
+      }
       this.#push(readU32be(bytes, at));
       const commit = readU32be(bytes, at + 4);
       if (commit === 0) continue;
@@ -161,7 +200,8 @@ export class WalTracker {
       this.#committedCount = this.#validCount;
       return {first, end: this.#validCount, commit};
     }
-    return bytes.length < this.#frameSize ? 'invalid' : undefined;
+    this.#isStuck = bytes.length < this.#frameSize;
+    return this.#isStuck ? 'invalid' : undefined;
   }
 
   #seed(header: StoredWalHeader): void {
@@ -207,8 +247,7 @@ export class WalTracker {
   }
 
   /** A new header with other salts starts a new generation; the old frames are void. */
-  #readHeader(writtenEnd: number): void {
-    if (writtenEnd < WAL_HEADER_SIZE) return;
+  #readHeader(): void {
     const bytes = new Uint8Array(WAL_HEADER_SIZE);
     const old = this.#header;
     try {
@@ -217,6 +256,7 @@ export class WalTracker {
       if (!(error instanceof SqliteFormatError)) throw error;
       this.#header = undefined;
     }
+    this.#isStuck = false;
     const isSame = old !== undefined && this.#header?.salt1 === old.salt1 && this.#header.salt2 === old.salt2;
     if (isSame) return;
     this.#validCount = 0;

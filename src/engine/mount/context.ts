@@ -1,5 +1,5 @@
+import {type BigIntStats, lstatSync} from 'node:fs';
 import {constants} from 'node:os';
-import {lstatSync, type BigIntStats} from 'node:fs';
 import type {KernelNotifier} from '../../fuse/notify.ts';
 import type {FuseReplies} from '../../fuse/reply.ts';
 import {attributesOf, type FuseAttributes} from '../../fuse/reply.ts';
@@ -58,6 +58,25 @@ export function passes(verdict: Verdict, request: FuseRequest): boolean {
   return true;
 }
 
+/** A 64-bit offset or size of the request that a file can have here: Node's calls take numbers below 2^53. */
+export function offsetAt(request: FuseRequest, at: number): number {
+  const offset = request.u64(at);
+  if (offset > Number.MAX_SAFE_INTEGER - 2 ** 31) throw new Errno(constants.errno.EFBIG);
+  return offset;
+}
+
+/** Refuses to make `name` in `parent` where a virtual file has that name: it would be hidden by ours. */
+export function refuseVirtualName(context: MountContext, parent: Inode, name: string): void {
+  if (context.virtualFiles.isReserved(relativeName(context, parent, name)))
+    throw new Errno(constants.errno.EACCES);
+}
+
+/** Path of `name` in `parent` relative to the mount. */
+export function relativeName(context: MountContext, parent: Inode, name: string): string {
+  const above = context.inodes.relativePath(parent);
+  return above === '' ? name : `${above}/${name}`;
+}
+
 export function lstatBacking(path: string): BigIntStats | undefined {
   return lstatSync(path, {bigint: true, throwIfNoEntry: false});
 }
@@ -65,5 +84,6 @@ export function lstatBacking(path: string): BigIntStats | undefined {
 /** The attributes that the kernel is told: the backing file's, under our node ID. */
 export function attributes(inode: Inode, stats: BigIntStats): FuseAttributes {
   const found = attributesOf(inode.nodeid, stats);
-  return inode.isHidden ? {...found, nlink: found.nlink - 1} : found;
+  if (!inode.isHidden) return found;
+  return {...found, nlink: inode.isDirectory ? 0 : found.nlink - 1};
 }

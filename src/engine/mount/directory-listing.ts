@@ -1,5 +1,7 @@
-import {lstatSync, readdirSync} from 'node:fs';
+import {closeSync, constants, openSync} from 'node:fs';
+import {type FolderEntry, readFolder} from '../../lib/libc-files.ts';
 import type {Inode, InodeTable} from './inode-table.ts';
+import {checkName} from './names.ts';
 
 export interface DirectoryEntry {
   readonly name: Buffer;
@@ -13,38 +15,73 @@ export interface DirectoryEntry {
 const DIRENT_HEADER_SIZE = 24; // struct fuse_dirent without its name
 const DT_DIR = 4;
 
+/** Listings that are kept, and their entries in all: several readers may go through large folders at once. */
+const LISTINGS_MAX = 8;
+const KEPT_ENTRIES_MAX = 200_000;
+
 /**
  * Folders as READDIR wants them: sorted by a cookie made of the name, so that a reader goes on at the right
- * place while entries come and go, and after a restart. The last listing is kept, so that a large folder is
+ * place while entries come and go, and after a restart. The last listings are kept, so that a large folder is
  * not read again for each piece of it.
  */
 export class DirectoryListings {
   readonly #inodes: InodeTable;
-  #nodeid = 0;
-  #entries: readonly DirectoryEntry[] = [];
+  readonly #kept = new Map<number, readonly DirectoryEntry[]>();
 
   constructor(inodes: InodeTable) {
     this.#inodes = inodes;
   }
 
   read(inode: Inode, cookie: number): readonly DirectoryEntry[] {
-    if (cookie !== 0 && this.#nodeid === inode.nodeid) return this.#entries;
-    const path = this.#inodes.path(inode);
-    const parent = inode.parent ?? inode;
-    const entries: DirectoryEntry[] = [
-      {name: Buffer.from('.'), ino: inode.nodeid, type: DT_DIR, cookie: 1},
-      {name: Buffer.from('..'), ino: parent.nodeid, type: DT_DIR, cookie: 2},
-    ];
-    for (const name of readdirSync(path)) {
-      const stats = lstatSync(this.#inodes.childPath(inode, name), {throwIfNoEntry: false});
-      if (stats === undefined) continue;
-      const bytes = Buffer.from(name);
-      entries.push({name: bytes, ino: stats.ino, type: (stats.mode >> 12) & 0xf, cookie: cookieOf(bytes)});
+    const kept = this.#kept.get(inode.nodeid);
+    if (cookie !== 0 && kept !== undefined) return kept;
+    const entries = this.#list(inode);
+    this.#kept.delete(inode.nodeid);
+    this.#kept.set(inode.nodeid, entries);
+    let count = 0;
+    for (const {length} of this.#kept.values()) count += length;
+    for (const [nodeid, {length}] of this.#kept) {
+      if (nodeid === inode.nodeid || (this.#kept.size <= LISTINGS_MAX && count <= KEPT_ENTRIES_MAX)) break;
+      this.#kept.delete(nodeid);
+      count -= length;
     }
-    this.#entries = entries.sort((a, b) => a.cookie - b.cookie);
-    this.#nodeid = inode.nodeid;
-    return this.#entries;
+    return entries;
   }
+
+  #list(inode: Inode): readonly DirectoryEntry[] {
+    const parent = inode.parent ?? inode;
+    const fd = openSync(
+      this.#inodes.path(inode),
+      constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW,
+    );
+    try {
+      return orderEntries(readFolder(fd), inode.nodeid, parent.nodeid);
+    } finally {
+      closeSync(fd);
+    }
+  }
+}
+
+/** The entries of a folder by growing cookie: "." and ".." first, no two the same. */
+export function orderEntries(
+  found: readonly FolderEntry[],
+  nodeid: number,
+  parentNodeid: number,
+): readonly DirectoryEntry[] {
+  const dots: readonly DirectoryEntry[] = [
+    {name: Buffer.from('.'), ino: nodeid, type: DT_DIR, cookie: 1},
+    {name: Buffer.from('..'), ino: parentNodeid, type: DT_DIR, cookie: 2},
+  ];
+  const others = found
+    .filter(({name}) => checkName(name) === 0) // Without the dots, and without what the mount would refuse.
+    .map(entry => ({...entry, cookie: cookieOf(entry.name)}))
+    .sort((a, b) => a.cookie - b.cookie || Buffer.compare(a.name, b.name));
+  let last = 2;
+  for (const entry of others) {
+    entry.cookie = Math.max(entry.cookie, last + 1);
+    last = entry.cookie;
+  }
+  return [...dots, ...others];
 }
 
 /** 52-bit hash of the name, above the cookies of "." and "..". */

@@ -34,12 +34,22 @@ const OPERATIONS: ReadonlyMap<number, Operation> = new Map<number, Operation>([
   [op.FUSE_FALLOCATE, files.fallocate],
 ]);
 
+/** What the kernel expects no answer to. INTERRUPT needs none either: every request is answered soon anyway. */
+const UNANSWERED: ReadonlyMap<number, Operation> = new Map<number, Operation>([
+  [op.FUSE_FORGET, lookups.forget],
+  [op.FUSE_BATCH_FORGET, lookups.batchForget],
+  [op.FUSE_INTERRUPT, () => undefined],
+  [op.FUSE_NOTIFY_REPLY, () => undefined],
+]);
+
 /** Serves one request: every path ends in one answer, or in a wait list, or needs none. */
 export function dispatch(context: MountContext, request: FuseRequest): void {
   const {opcode} = request;
-  if (opcode === op.FUSE_FORGET) return lookups.forget(context, request);
-  if (opcode === op.FUSE_BATCH_FORGET) return lookups.batchForget(context, request);
-  if (opcode === op.FUSE_INTERRUPT || opcode === op.FUSE_NOTIFY_REPLY) return; // Every request is answered soon anyway.
+  const silent = UNANSWERED.get(opcode);
+  if (silent !== undefined) {
+    silent(context, request);
+    return;
+  }
   const operation = OPERATIONS.get(opcode);
   if (operation === undefined) {
     context.replies.error(request.id, opcode === op.FUSE_DESTROY ? 0 : ENOSYS);

@@ -1,4 +1,15 @@
-import {chmodSync, closeSync, constants as fsConstants, ftruncateSync, lchownSync, openSync, readSync, truncateSync, writeSync} from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  constants as fsConstants,
+  fstatSync,
+  ftruncateSync,
+  lchownSync,
+  openSync,
+  readSync,
+  truncateSync,
+  writeSync,
+} from 'node:fs';
 import {constants} from 'node:os';
 import {
   FATTR_ATIME,
@@ -14,17 +25,37 @@ import {
   FUSE_FSYNC_FDATASYNC,
 } from '../../fuse/opcodes.ts';
 import type {FuseRequest} from '../../fuse/request.ts';
-import {fallocate as fallocateBacking, setTimes, type Timespec, UTIME_NOW, UTIME_OMIT} from '../../lib/libc-files.ts';
-import {attributes, Errno, inodeOf, lstatBacking, type MountContext, passes} from './context.ts';
+import {
+  fallocate as fallocateBacking,
+  setTimes,
+  type Timespec,
+  UTIME_NOW,
+  UTIME_OMIT,
+} from '../../lib/libc-files.ts';
+import {WAL_MAGIC} from '../../sqlite/wal.ts';
+import {
+  attributes,
+  Errno,
+  errnoOf,
+  inodeOf,
+  lstatBacking,
+  type MountContext,
+  offsetAt,
+  passes,
+  refuseVirtualName,
+} from './context.ts';
 import type {Inode} from './inode-table.ts';
 import {nameAt, replyAttributes} from './lookup-operations.ts';
+import {fileRole} from './names.ts';
 
-const {EACCES, EBADF, EEXIST, EISDIR} = constants.errno;
+const {EACCES, EBADF, EEXIST, EISDIR, EOPNOTSUPP, ESTALE} = constants.errno;
 const O_ACCMODE = 3; // Mask of O_RDONLY, O_WRONLY and O_RDWR
 const WRITE_IN_SIZE = 40; // sizeof(struct fuse_write_in)
 const CREATE_IN_SIZE = 16; // sizeof(struct fuse_create_in)
+const FALLOC_FL_KEEP_SIZE = 1; // fallocate(2)
 const STORE_AHEAD_BYTES = 128 * 1024;
 const STORE_AHEAD_MARGIN = 32 * 1024;
+const MAGIC = Buffer.alloc(4);
 const KERNEL_PAGE_SIZE = 4096;
 const ZEROS = Buffer.alloc(STORE_AHEAD_BYTES + KERNEL_PAGE_SIZE);
 
@@ -45,6 +76,7 @@ export function open(context: MountContext, request: FuseRequest): void {
 export function create(context: MountContext, request: FuseRequest): void {
   const parent = inodeOf(context, request.nodeid);
   const name = nameAt(request, CREATE_IN_SIZE);
+  refuseVirtualName(context, parent, name);
   if (!passes(context.hooks.beforeCreate(parent, name, request), request)) return;
   const path = context.inodes.childPath(parent, name);
   const flags = fsConstants.O_RDWR | fsConstants.O_CREAT | fsConstants.O_EXCL | fsConstants.O_NOFOLLOW;
@@ -52,11 +84,12 @@ export function create(context: MountContext, request: FuseRequest): void {
   try {
     fd = openSync(path, flags, 0o600);
   } catch (error) {
-    // Resent: the last daemon had created it. Otherwise the kernel looked before it asked, so somebody was faster.
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
-    if (!request.isResent && (request.u32(0) & fsConstants.O_EXCL) !== 0) throw new Errno(EEXIST);
+    // The kernel had looked before it asked, so somebody was faster. ESTALE makes it look again, and check permissions.
+    if (!request.isResent) throw new Errno((request.u32(0) & fsConstants.O_EXCL) !== 0 ? EEXIST : ESTALE);
   }
-  if (fd >= 0) adopt(path, parent, request, context);
+  // Resent: the last daemon had created the file, but may have died before the file was its owner's.
+  adopt(path, parent, request, context);
   const stats = lstatBacking(path);
   if (stats === undefined) throw new Errno(constants.errno.ENOENT);
   const inode = context.inodes.put(parent, name, Number(stats.ino), false);
@@ -82,12 +115,12 @@ export function giveToCaller(context: MountContext, path: string, parent: Inode,
 }
 
 export function read(context: MountContext, request: FuseRequest): void {
-  const offset = request.u64(8);
+  const offset = offsetAt(request, 8);
   const target = context.replies.dataBuffer;
   const size = Math.min(request.u32(16), target.length);
   if (context.virtualFiles.isVirtual(request.nodeid)) {
-    const text = Buffer.from(context.virtualFiles.text(request.nodeid) ?? '');
-    context.replies.data(request.id, text.copy(target, 0, offset, offset + size));
+    const text = Buffer.from(context.virtualFiles.text(request.nodeid, context.inodes) ?? '');
+    context.replies.data(request.id, text.copy(target, 0, Math.min(offset, text.length), offset + size));
     return;
   }
   const fd = context.inodes.fd(inodeOf(context, request.nodeid));
@@ -103,7 +136,7 @@ export function read(context: MountContext, request: FuseRequest): void {
 export function write(context: MountContext, request: FuseRequest): void {
   if (context.virtualFiles.isVirtual(request.nodeid)) throw new Errno(EBADF);
   const inode = inodeOf(context, request.nodeid);
-  const offset = request.u64(8);
+  const offset = offsetAt(request, 8);
   const data = request.payload(WRITE_IN_SIZE);
   if (!passes(context.hooks.beforeWrite(inode, offset, data, request), request)) return;
   const fd = context.inodes.fd(inode);
@@ -122,17 +155,38 @@ export function write(context: MountContext, request: FuseRequest): void {
 }
 
 /**
- * Keeps zeros in the page cache ahead of a growing -wal: a write to a page that the cache doesn't hold whole
- * ends its request there, so that each frame would come in three pieces instead of two. The page that is being
- * written stays untouched, and nobody reads beyond the end, so this can't wait for a lock.
+ * Keeps zeros ahead of a growing -wal: a write to a page that the kernel's cache doesn't hold whole ends its request
+ * there, so that each frame would come in three pieces instead of two. The backing file grows first, and really (as a
+ * hole; zeros are no valid frame): were the kernel told a smaller size than it has itself, it would zero its pages from
+ * there on, even one that a write is just being sent from. Nobody reads beyond the size that the kernel knows, so the
+ * store can't wait for a page's lock.
  */
 function storeAhead(context: MountContext, inode: Inode, end: number): void {
   if (inode.storedAhead - end >= STORE_AHEAD_MARGIN) return;
-  const nextPage = Math.ceil(end / KERNEL_PAGE_SIZE) * KERNEL_PAGE_SIZE;
-  const from = Math.max(nextPage, inode.storedAhead);
-  const to = nextPage + STORE_AHEAD_BYTES;
+  const fd = context.inodes.fd(inode);
+  if (!isWal(fd)) return;
+  const {size} = fstatSync(fd);
+  inode.storedAhead = size;
+  if (size - end >= STORE_AHEAD_MARGIN) return;
+  const from = alignUp(size);
+  const to = from + STORE_AHEAD_BYTES;
+  try {
+    ftruncateSync(fd, to);
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+    return; // Only a matter of speed: the write itself succeeded.
+  }
   context.notifier.store(inode.nodeid, from, ZEROS.subarray(0, to - from));
   inode.storedAhead = to;
+}
+
+/** Whether the file is a WAL by its first bytes: another file with such a name must not grow. */
+function isWal(fd: number): boolean {
+  return readSync(fd, MAGIC, 0, 4, 0) === 4 && (MAGIC.readUInt32BE(0) & ~1) === WAL_MAGIC; // Lowest bit: byte order
+}
+
+function alignUp(offset: number): number {
+  return Math.ceil(offset / KERNEL_PAGE_SIZE) * KERNEL_PAGE_SIZE;
 }
 
 export function release(context: MountContext, request: FuseRequest): void {
@@ -155,17 +209,32 @@ export function fsync(context: MountContext, request: FuseRequest): void {
   if (!passes(context.hooks.beforeSync(inode, request), request)) return;
   const isDataOnly = (request.u32(8) & FUSE_FSYNC_FDATASYNC) !== 0;
   inode.flushes++;
-  context.flusher.flush({fd: context.inodes.fd(inode), isDataOnly, id: request.id, done: () => context.inodes.flushed(inode)});
+  context.flusher.flush({
+    fd: context.inodes.fd(inode),
+    isDataOnly,
+    id: request.id,
+    done: () => context.inodes.flushed(inode),
+  });
 }
 
 export function fallocate(context: MountContext, request: FuseRequest): void {
   const inode = inodeOf(context, request.nodeid);
-  const offset = request.u64(8);
-  const length = request.u64(16);
+  const offset = offsetAt(request, 8);
+  const length = offsetAt(request, 16);
+  const mode = request.u32(24);
+  // Holes and shifts change pages without a write that a transaction could be made of.
+  if ((mode & ~FALLOC_FL_KEEP_SIZE) !== 0 && isOfDatabase(context, inode)) throw new Errno(EOPNOTSUPP);
   if (!passes(context.hooks.beforeWrite(inode, offset, Buffer.alloc(0), request), request)) return;
-  fallocateBacking(context.inodes.fd(inode), request.u32(24), offset, length);
+  fallocateBacking(context.inodes.fd(inode), mode, offset, length);
   context.replies.error(request.id, 0);
   context.hooks.wrote(inode, offset, length);
+}
+
+function isOfDatabase(context: MountContext, inode: Inode): boolean {
+  if (inode.isHidden) return false;
+  const path = context.inodes.relativePath(inode);
+  const base = path.slice(0, path.length - inode.name.length) + fileRole(inode.name).base;
+  return context.hooks.positionText(base) !== undefined;
 }
 
 export function setattr(context: MountContext, request: FuseRequest): void {
@@ -173,7 +242,7 @@ export function setattr(context: MountContext, request: FuseRequest): void {
   const inode = inodeOf(context, request.nodeid);
   const valid = request.u32(0);
   const path = context.inodes.path(inode);
-  const size = request.u64(16);
+  const size = (valid & FATTR_SIZE) === 0 ? 0 : offsetAt(request, 16);
   if ((valid & FATTR_SIZE) !== 0) {
     if (inode.isDirectory) throw new Errno(EISDIR);
     if (!passes(context.hooks.beforeTruncate(inode, size, request), request)) return;
@@ -183,10 +252,15 @@ export function setattr(context: MountContext, request: FuseRequest): void {
   }
   if ((valid & (FATTR_UID | FATTR_GID)) !== 0) {
     const unchanged = 0xffff_ffff; // (uid_t)-1 leaves the owner alone
-    lchownSync(path, (valid & FATTR_UID) !== 0 ? request.u32(76) : unchanged, (valid & FATTR_GID) !== 0 ? request.u32(80) : unchanged);
+    lchownSync(
+      path,
+      (valid & FATTR_UID) !== 0 ? request.u32(76) : unchanged,
+      (valid & FATTR_GID) !== 0 ? request.u32(80) : unchanged,
+    );
   }
   if ((valid & FATTR_MODE) !== 0) chmodSync(path, request.u32(68) & 0o7777);
-  if ((valid & (FATTR_ATIME | FATTR_MTIME)) !== 0) setTimes(path, timeOf(request, valid, FATTR_ATIME), timeOf(request, valid, FATTR_MTIME));
+  if ((valid & (FATTR_ATIME | FATTR_MTIME)) !== 0)
+    setTimes(path, timeOf(request, valid, FATTR_ATIME), timeOf(request, valid, FATTR_MTIME));
   replyAttributes(context, request, inode);
   if ((valid & FATTR_SIZE) !== 0) context.hooks.truncated(inode, size);
 }

@@ -1,13 +1,24 @@
-import {closeSync, constants, lstatSync, openSync, readdirSync, unlinkSync} from 'node:fs';
+import {
+  closeSync,
+  constants,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmdirSync,
+  unlinkSync,
+} from 'node:fs';
+import {constants as osConstants} from 'node:os';
 import {join} from 'node:path';
 import {FUSE_ROOT_ID} from '../../fuse/opcodes.ts';
 import {assert} from '../../lib/assert.ts';
-import {type FileRole, fileRole} from './names.ts';
+import {Errno} from './context.ts';
+import {checkName, type FileRole, fileRole} from './names.ts';
 
 /** A file or folder that the kernel knows, or has been told of by the last daemon. Its node ID is the backing file's inode number. */
 export interface Inode {
   readonly nodeid: number;
-  /** Undefined for the root, for a hidden file, and where only another hard link's name was removed. */
+  /** Undefined for the root and for what is hidden. */
   parent: Inode | undefined;
   name: string;
   role: FileRole;
@@ -20,15 +31,23 @@ export interface Inode {
   fd: number;
   /** Flushes under way on `fd`, which must not be closed meanwhile. */
   flushes: number;
-  /** Unlinked while the kernel knew it: its bytes live on under the inode's number until FORGET. */
+  /** Lost its last name while the kernel knew it: lives on under the inode's number, which nobody else may get before FORGET. */
   isHidden: boolean;
-  /** How far the kernel's page cache was filled ahead of a growing -wal, 0 if not. */
+  /** Size that a growing -wal was given ahead of its writer, or 0 when that has to be looked up. */
   storedAhead: number;
+}
+
+/** One of the names of a file that has several. */
+export interface FileName {
+  readonly parent: Inode;
+  readonly name: string;
 }
 
 /** Node IDs above this are the virtual files'. */
 export const BACKING_NODEID_MAX = 2 ** 51 - 1;
 const NO_FD = -1;
+/** Hard links whose names are remembered; more are searched for. */
+const OTHER_NAMES_MAX = 16;
 
 /**
  * The inodes that the kernel holds, by node ID. A new daemon starts with an empty table: an ID that it does
@@ -38,12 +57,19 @@ export class InodeTable {
   readonly root: Inode;
   readonly #filesDirectory: string;
   readonly #hiddenDirectory: string;
+  /** Folders that were removed while the kernel knew them. */
+  readonly #removedDirectory: string;
+  /** Names of hard links besides the first, which the inode itself has. */
+  readonly #otherNames = new Map<number, FileName[]>();
   readonly #byNodeid = new Map<number, Inode>();
   readonly #rootIno: number;
 
   constructor(filesDirectory: string, hiddenDirectory: string) {
     this.#filesDirectory = filesDirectory;
     this.#hiddenDirectory = hiddenDirectory;
+    this.#removedDirectory = `${hiddenDirectory}-folders`;
+    mkdirSync(this.#removedDirectory, {recursive: true, mode: 0o700});
+    for (const name of readdirSync(this.#removedDirectory)) rmdirSync(join(this.#removedDirectory, name));
     this.#rootIno = lstatSync(filesDirectory).ino;
     this.root = {...emptyInode(FUSE_ROOT_ID, undefined, '', true), lookups: 1};
     this.#byNodeid.set(FUSE_ROOT_ID, this.root);
@@ -58,12 +84,20 @@ export class InodeTable {
     return this.#byNodeid.get(nodeid);
   }
 
+  /** Inode number of the file at `path`, relative to the mount; its folders need not be known. */
+  inoAt(path: string): number | undefined {
+    return lstatSync(join(this.#filesDirectory, path), {throwIfNoEntry: false})?.ino;
+  }
+
   /** The inode if it is in the table now: no search. */
   peek(nodeid: number): Inode | undefined {
     return this.#byNodeid.get(nodeid);
   }
 
-  /** Notes that `parent` holds the file `ino` under `name`. */
+  /**
+   * Notes that `parent` holds the file `ino` under `name`. Of several hard links the first one seen stays the name
+   * that the file, and a database in it, is known by.
+   */
   put(parent: Inode, name: string, ino: number, isDirectory: boolean): Inode {
     assert(ino <= BACKING_NODEID_MAX, 'inode numbers of the data directory fit 51 bits');
     const nodeid = ino === this.#rootIno ? FUSE_ROOT_ID : ino;
@@ -73,8 +107,35 @@ export class InodeTable {
       this.#byNodeid.set(nodeid, inode);
       return inode;
     }
-    if (!known.isHidden) this.move(known, parent, name);
+    if (known.isHidden) this.#unhide(known);
+    if (known === this.root) return known;
+    if (isNameOf(known, parent, name))
+      known.parent = parent; // It may have been forgotten and found again.
+    else if (!isDirectory && this.#isAt(known, known)) this.#noteName(known, {parent, name});
+    else this.move(known, parent, name);
     return known;
+  }
+
+  /** Another name of a file with hard links, besides `name` in `parent`. Where none is known, all folders are searched. */
+  otherName(inode: Inode, parent: Inode, name: string): FileName | undefined {
+    const known = this.#knownOtherName(inode, parent, name);
+    if (known !== undefined) return known;
+    this.#rescan();
+    return this.#knownOtherName(inode, parent, name);
+  }
+
+  /** One name of a file with hard links has become another, or is gone. Returns whether it was the one that the file is known by. */
+  nameChanged(inode: Inode, old: FileName, now: FileName | undefined): boolean {
+    const others = (this.#otherNames.get(inode.nodeid) ?? []).filter(other => !isSameName(other, old));
+    const isFirst = isNameOf(inode, old.parent, old.name);
+    if (isFirst && now !== undefined) this.move(inode, now.parent, now.name);
+    const rest =
+      isFirst || now === undefined
+        ? others.filter(other => !isNameOf(inode, other.parent, other.name))
+        : [...others, now];
+    if (rest.length > 0) this.#otherNames.set(inode.nodeid, rest);
+    else this.#otherNames.delete(inode.nodeid);
+    return isFirst;
   }
 
   move(inode: Inode, parent: Inode | undefined, name: string): void {
@@ -87,8 +148,7 @@ export class InodeTable {
   path(inode: Inode): string {
     if (inode.nodeid === FUSE_ROOT_ID) return this.#filesDirectory;
     if (inode.isHidden) return this.hiddenPath(inode);
-    if (inode.parent === undefined) this.#rescan();
-    assert(inode.parent !== undefined, 'a file that is not hidden has a name');
+    if (inode.parent === undefined) throw new Errno(osConstants.errno.ENOENT);
     return join(this.path(inode.parent), inode.name);
   }
 
@@ -96,9 +156,9 @@ export class InodeTable {
     return join(this.path(parent), name);
   }
 
-  /** Where the bytes of an unlinked file stay while somebody may use them. */
+  /** Where an unlinked file or a removed folder stays while somebody may use it. */
   hiddenPath(inode: Inode): string {
-    return join(this.#hiddenDirectory, String(inode.nodeid));
+    return join(inode.isDirectory ? this.#removedDirectory : this.#hiddenDirectory, String(inode.nodeid));
   }
 
   /** Path relative to the mount: the name of a database. */
@@ -128,22 +188,25 @@ export class InodeTable {
   forget(nodeid: number, count: number): void {
     const inode = this.#byNodeid.get(nodeid);
     if (inode === undefined) {
-      if (nodeid <= BACKING_NODEID_MAX && nodeid !== FUSE_ROOT_ID) this.#removeHidden(join(this.#hiddenDirectory, String(nodeid)));
+      if (nodeid <= BACKING_NODEID_MAX && nodeid !== FUSE_ROOT_ID)
+        removeHidden(join(this.#hiddenDirectory, String(nodeid)), false);
       return;
     }
     if (inode === this.root) return;
     inode.lookups -= count;
     if (inode.lookups > 0) return;
     this.#byNodeid.delete(nodeid);
+    this.#otherNames.delete(nodeid);
     inode.opens = 0;
     this.#closeIdle(inode);
-    if (inode.isHidden) this.#removeHidden(this.hiddenPath(inode));
+    if (inode.isHidden) removeHidden(this.hiddenPath(inode), inode.isDirectory);
   }
 
-  /** The file lost its name while the kernel knows it: the caller has moved its bytes to `hiddenPath`. */
+  /** The last name is gone while the kernel knows the inode: the caller has moved it to `hiddenPath`. */
   hide(inode: Inode): void {
     inode.isHidden = true;
     inode.parent = undefined;
+    this.#otherNames.delete(inode.nodeid);
   }
 
   #closeIdle(inode: Inode): void {
@@ -152,12 +215,30 @@ export class InodeTable {
     inode.fd = NO_FD;
   }
 
-  #removeHidden(path: string): void {
-    try {
-      unlinkSync(path);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-    }
+  /** A daemon died between linking the hidden name and the rename that was to replace the file: it still has its name. */
+  #unhide(inode: Inode): void {
+    removeHidden(this.hiddenPath(inode), inode.isDirectory);
+    inode.isHidden = false;
+  }
+
+  #noteName(inode: Inode, found: FileName): void {
+    const others = this.#otherNames.get(inode.nodeid) ?? [];
+    if (others.length >= OTHER_NAMES_MAX || others.some(other => isSameName(other, found))) return;
+    this.#otherNames.set(inode.nodeid, [...others, found]);
+  }
+
+  #knownOtherName(inode: Inode, parent: Inode, name: string): FileName | undefined {
+    const names = [...(this.#otherNames.get(inode.nodeid) ?? [])];
+    if (inode.parent !== undefined) names.unshift({parent: inode.parent, name: inode.name});
+    return names.find(other => !isSameName(other, {parent, name}) && this.#isAt(inode, other));
+  }
+
+  #isAt(inode: Inode, {parent, name}: {readonly parent: Inode | undefined; readonly name: string}): boolean {
+    return (
+      parent !== undefined &&
+      !parent.isHidden &&
+      lstatSync(this.childPath(parent, name), {throwIfNoEntry: false})?.ino === inode.nodeid
+    );
   }
 
   /** Finds every name again, also of the hidden files. */
@@ -170,17 +251,50 @@ export class InodeTable {
     const folders: Inode[] = [this.root];
     for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
       const path = this.path(folder);
-      for (const entry of readdirSync(path, {withFileTypes: true})) {
-        const inode = this.put(folder, entry.name, lstatSync(join(path, entry.name)).ino, entry.isDirectory());
-        if (entry.isDirectory()) folders.push(inode);
+      for (const bytes of readdirSync(path, {encoding: 'buffer'})) {
+        const name = bytes.toString('utf8');
+        const stats =
+          checkName(bytes) === 0 ? lstatSync(join(path, name), {throwIfNoEntry: false}) : undefined;
+        if (stats === undefined) continue; // The mount refuses such names, so the kernel can't know the file.
+        const inode = this.put(folder, name, stats.ino, stats.isDirectory());
+        if (stats.isDirectory()) folders.push(inode);
       }
     }
   }
 }
 
+function isNameOf(inode: Inode, parent: Inode, name: string): boolean {
+  return inode.parent?.nodeid === parent.nodeid && inode.name === name;
+}
+
+function isSameName(a: FileName, b: FileName): boolean {
+  return a.parent.nodeid === b.parent.nodeid && a.name === b.name;
+}
+
+function removeHidden(path: string, isDirectory: boolean): void {
+  try {
+    if (isDirectory) rmdirSync(path);
+    else unlinkSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
+}
+
 function emptyInode(nodeid: number, parent: Inode | undefined, name: string, isDirectory: boolean): Inode {
   const role = isDirectory ? 'main' : fileRole(name).role;
-  return {nodeid, parent, name, role, isDirectory, lookups: 0, opens: 0, fd: NO_FD, flushes: 0, isHidden: false, storedAhead: 0};
+  return {
+    nodeid,
+    parent,
+    name,
+    role,
+    isDirectory,
+    lookups: 0,
+    opens: 0,
+    fd: NO_FD,
+    flushes: 0,
+    isHidden: false,
+    storedAhead: 0,
+  };
 }
 
 function openBacking(path: string, isDirectory: boolean): number {

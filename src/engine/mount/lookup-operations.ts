@@ -1,10 +1,10 @@
 import {readlinkSync, statfsSync} from 'node:fs';
 import {constants} from 'node:os';
 import type {FuseRequest} from '../../fuse/request.ts';
-import {attributes, Errno, inodeOf, lstatBacking, type MountContext} from './context.ts';
+import {attributes, Errno, inodeOf, lstatBacking, type MountContext, relativeName} from './context.ts';
+import {packDirectory} from './directory-listing.ts';
 import type {Inode} from './inode-table.ts';
 import {checkName} from './names.ts';
-import {packDirectory} from './directory-listing.ts';
 
 const {ENOENT, ENOTDIR} = constants.errno;
 
@@ -31,12 +31,13 @@ export function lookup(context: MountContext, request: FuseRequest): void {
 }
 
 function lookupVirtual(context: MountContext, request: FuseRequest, parent: Inode, name: string): void {
-  const above = context.inodes.relativePath(parent);
-  const path = above === '' ? name : `${above}/${name}`;
-  const nodeid = context.virtualFiles.find(path);
-  const found = nodeid === undefined ? undefined : context.virtualFiles.attributes(nodeid, Date.now());
+  const path = relativeName(context, parent, name);
+  const nodeid = context.virtualFiles.find(path, context.inodes);
+  const found =
+    nodeid === undefined ? undefined : context.virtualFiles.attributes(nodeid, Date.now(), context.inodes);
   if (found !== undefined) context.replies.entry(request.id, found, 0);
-  else if (path.startsWith('.primary') || path.endsWith('-pos')) context.replies.error(request.id, ENOENT); // May appear by itself: not to be remembered.
+  else if (path === '.primary' || path.endsWith('-pos'))
+    context.replies.error(request.id, ENOENT); // May appear by itself: not to be remembered.
   else context.replies.negativeEntry(request.id);
 }
 
@@ -52,7 +53,7 @@ export function batchForget(context: MountContext, request: FuseRequest): void {
 export function getattr(context: MountContext, request: FuseRequest): void {
   const {nodeid} = request;
   if (context.virtualFiles.isVirtual(nodeid)) {
-    const found = context.virtualFiles.attributes(nodeid, Date.now());
+    const found = context.virtualFiles.attributes(nodeid, Date.now(), context.inodes);
     if (found === undefined) throw new Errno(ENOENT);
     context.replies.attributes(request.id, found, 0);
     return;
@@ -63,7 +64,6 @@ export function getattr(context: MountContext, request: FuseRequest): void {
 export function replyAttributes(context: MountContext, request: FuseRequest, inode: Inode): void {
   const stats = lstatBacking(context.inodes.path(inode));
   if (stats === undefined) throw new Errno(ENOENT);
-  inode.storedAhead = 0; // The kernel now cuts its cache back to the true size.
   context.replies.attributes(request.id, attributes(inode, stats));
 }
 

@@ -20,11 +20,14 @@ const SUFFIXES = [
 /** The role of `name`, and the name of the database that it belongs to. */
 export function fileRole(name: string): {readonly role: FileRole; readonly base: string} {
   for (const [suffix, role] of SUFFIXES) {
-    if (name.length > suffix.length && name.endsWith(suffix)) return {role, base: name.slice(0, -suffix.length)};
+    if (name.length > suffix.length && name.endsWith(suffix))
+      return {role, base: name.slice(0, -suffix.length)};
   }
   // sqlite3PagerCommitPhaseOne's multi-file commits: NAME-mj and nine hexadecimal digits.
   const superJournal = /^(.+)-mj[0-9A-F]{6}9[0-9A-F]{2}$/i.exec(name);
-  return superJournal === null ? {role: 'main', base: name} : {role: 'super-journal', base: superJournal[1] ?? name};
+  return superJournal === null
+    ? {role: 'main', base: name}
+    : {role: 'super-journal', base: superJournal[1] ?? name};
 }
 
 /** Checks one path component as it came from the kernel. Returns 0 or the errno that says what is wrong with it. */
@@ -39,5 +42,8 @@ export function checkName(bytes: Buffer): number {
 export function isDatabaseName(name: string): boolean {
   if (Buffer.byteLength(name) > DATABASE_NAME_SIZE_MAX) return false;
   const parts = name.split('/');
-  return parts.every(part => checkName(Buffer.from(part, 'utf8')) === 0) && fileRole(parts.at(-1) ?? '').role === 'main';
+  return (
+    parts.every(part => checkName(Buffer.from(part, 'utf8')) === 0) &&
+    fileRole(parts.at(-1) ?? '').role === 'main'
+  );
 }

@@ -1,11 +1,11 @@
 import type {FuseAttributes} from '../../fuse/reply.ts';
-import {BACKING_NODEID_MAX} from './inode-table.ts';
+import {BACKING_NODEID_MAX, type InodeTable} from './inode-table.ts';
 
-const PRIMARY_NODEID = BACKING_NODEID_MAX + 1;
-const LAG_NODEID = BACKING_NODEID_MAX + 2;
-/** Node IDs of `<database>-pos`, handed out as they are asked for and found again by their path. */
-const POSITION_NODEID_MIN = BACKING_NODEID_MAX + 16;
-const POSITION_FILES_MAX = 65_536;
+/** `<database>-pos` has the node ID of the database's file plus this, so that a new daemon knows it too. */
+const POSITION_NODEID_BASE = BACKING_NODEID_MAX + 1;
+const PRIMARY_NODEID = POSITION_NODEID_BASE + BACKING_NODEID_MAX + 1;
+const LAG_NODEID = PRIMARY_NODEID + 1;
+const POSITION_SUFFIX = '-pos';
 
 export interface VirtualFileSources {
   /** Name of the primary while this node follows one; undefined on the primary and when none is known. */
@@ -18,9 +18,6 @@ export interface VirtualFileSources {
 /** The files that exist only in the mount, as LiteFS has them: `.primary`, `.lag`, `<database>-pos`. Read-only, never listed. */
 export class VirtualFiles {
   readonly #sources: VirtualFileSources;
-  readonly #positionPaths = new Map<number, string>();
-  readonly #positionNodeids = new Map<string, number>();
-  #positionNodeidNext = POSITION_NODEID_MIN;
 
   constructor(sources: VirtualFileSources) {
     this.#sources = sources;
@@ -30,27 +27,35 @@ export class VirtualFiles {
     return nodeid > BACKING_NODEID_MAX;
   }
 
+  /** Whether nothing else may be made at `path`, relative to the mount. `.primary` stays reserved while it is not there. */
+  isReserved(path: string): boolean {
+    return path === '.primary' || path === '.lag' || this.#positionText(path) !== undefined;
+  }
+
   /** Node ID of the virtual file at `path` (relative to the mount), or undefined when there is none. */
-  find(path: string): number | undefined {
-    if (path === '.primary') return this.#sources.primaryHostname() === undefined ? undefined : PRIMARY_NODEID;
+  find(path: string, inodes: InodeTable): number | undefined {
+    if (path === '.primary')
+      return this.#sources.primaryHostname() === undefined ? undefined : PRIMARY_NODEID;
     if (path === '.lag') return LAG_NODEID;
-    if (!path.endsWith('-pos') || this.#sources.positionText(path.slice(0, -4)) === undefined) return undefined;
-    return this.#positionNodeid(path);
+    if (this.#positionText(path) === undefined) return undefined;
+    const database = inodes.inoAt(path.slice(0, -POSITION_SUFFIX.length));
+    return database === undefined ? undefined : POSITION_NODEID_BASE + database;
   }
 
   /** The whole text, or undefined when the file is gone. */
-  text(nodeid: number): string | undefined {
+  text(nodeid: number, inodes: InodeTable): string | undefined {
     if (nodeid === PRIMARY_NODEID) {
       const hostname = this.#sources.primaryHostname();
       return hostname === undefined ? undefined : `${hostname}\n`;
     }
     if (nodeid === LAG_NODEID) return formatLag(this.#sources.lagMs());
-    const path = this.#positionPaths.get(nodeid);
-    return path === undefined ? undefined : this.#sources.positionText(path.slice(0, -4));
+    const database = inodes.get(nodeid - POSITION_NODEID_BASE);
+    if (database === undefined || database.isHidden) return undefined;
+    return this.#sources.positionText(inodes.relativePath(database));
   }
 
-  attributes(nodeid: number, nowMs: number): FuseAttributes | undefined {
-    const text = this.text(nodeid);
+  attributes(nodeid: number, nowMs: number, inodes: InodeTable): FuseAttributes | undefined {
+    const text = this.text(nodeid, inodes);
     if (text === undefined) return undefined;
     const timeNs = BigInt(nowMs) * 1_000_000n;
     return {
@@ -69,17 +74,10 @@ export class VirtualFiles {
     };
   }
 
-  #positionNodeid(path: string): number {
-    const known = this.#positionNodeids.get(path);
-    if (known !== undefined) return known;
-    if (this.#positionNodeids.size >= POSITION_FILES_MAX) {
-      this.#positionNodeids.clear();
-      this.#positionPaths.clear();
-    }
-    const nodeid = this.#positionNodeidNext++;
-    this.#positionNodeids.set(path, nodeid);
-    this.#positionPaths.set(nodeid, path);
-    return nodeid;
+  #positionText(path: string): string | undefined {
+    return path.endsWith(POSITION_SUFFIX)
+      ? this.#sources.positionText(path.slice(0, -POSITION_SUFFIX.length))
+      : undefined;
   }
 }
 

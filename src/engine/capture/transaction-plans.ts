@@ -1,0 +1,133 @@
+import type {PageHasher} from '../../ltx/checksum.ts';
+import type {LockBytes} from '../../sqlite/lock-bytes.ts';
+import type {DatabaseStore} from '../database-store.ts';
+import type {BackingFiles} from './backing-files.ts';
+import type {DirtyPages} from './dirty-pages.ts';
+import {PageCursor} from './page-cursor.ts';
+import {type FileShape, fileShape, pageRange, pagesOfCommit, readFramePage, walPlace} from './plans.ts';
+import type {Slices, TransactionPlan} from './record-job.ts';
+import type {WalTracker, WalTransaction} from './wal-tracker.ts';
+
+export interface PlansOptions {
+  readonly files: BackingFiles;
+  readonly tracker: WalTracker;
+  readonly hasher: PageHasher;
+  readonly term: bigint;
+  readonly nowMs: () => number;
+  readonly compress: boolean;
+  readonly lockBytes: LockBytes;
+  readonly store: () => DatabaseStore | undefined;
+  readonly dirty: () => DirtyPages | undefined;
+  /** Page size that the journal told, 0 if none. */
+  readonly journalPageSize: () => number;
+}
+
+type PlanSlices = Slices<TransactionPlan | undefined>;
+
+/** Says what belongs into a record: which pages, and where their content is. `undefined`: there is no database yet. */
+export class TransactionPlans {
+  readonly #options: PlansOptions;
+
+  constructor(options: PlansOptions) {
+    this.#options = options;
+  }
+
+  /** A transaction in the WAL; the pages in `undone` go along as they are before it, where it does not write them. */
+  *wal(transaction: WalTransaction, undone: readonly number[]): PlanSlices {
+    const {tracker, files} = this.#options;
+    const common = this.#common(tracker.pageSize);
+    const {first, end, commit} = transaction;
+    const cursor = new PageCursor();
+    yield* cursor.add(undone);
+    yield* cursor.add(tracker.pgnosOf(first, end), first);
+    cursor.advance();
+    return {
+      ...common,
+      commit,
+      pgnos: pagesOfCommit(cursor, this.#countBefore(common.pageSize), commit, common.lockPgno),
+      readPage: (pgno, target) => {
+        const written = cursor.seek(pgno);
+        const frame = written >= 0 ? written : tracker.findFrame(pgno, first);
+        if (frame >= 0) readFramePage(files, frame, target);
+        else files.readMainPage(pgno, target);
+      },
+      wal: walPlace(tracker, first, end),
+    };
+  }
+
+  /** The dirty pages of the database file. */
+  *file(isWalActive: boolean): PlanSlices {
+    const {files, dirty: dirtyPages} = this.#options;
+    const dirty = dirtyPages();
+    if (dirty === undefined || dirty.isUnknown || isWalActive)
+      return yield* this.scan(this.#options.tracker.committedCount);
+    const shape = this.#shape();
+    if (shape === undefined) return undefined;
+    const common = this.#common(shape.pageSize);
+    const cursor = yield* PageCursor.over(dirty.pages());
+    return {
+      ...common,
+      commit: shape.pageCount,
+      pgnos: pagesOfCommit(cursor, this.#countBefore(shape.pageSize), shape.pageCount, common.lockPgno),
+      readPage: (pgno, target) => files.readMainPage(pgno, target),
+      wal: undefined,
+    };
+  }
+
+  /** The pages `pgnos`, in whichever file they are. */
+  *pages(pgnos: Iterable<number>): PlanSlices {
+    const {tracker, files} = this.#options;
+    const shape = this.#shape();
+    if (shape === undefined) return undefined;
+    const common = this.#common(shape.pageSize);
+    const cursor = yield* PageCursor.over(pgnos);
+    return {
+      ...common,
+      commit: shape.pageCount,
+      pgnos: pagesOfCommit(cursor, this.#countBefore(shape.pageSize), shape.pageCount, common.lockPgno),
+      readPage: (pgno, target) => {
+        const frame = tracker.findFrame(pgno, tracker.committedCount);
+        if (frame >= 0) readFramePage(files, frame, target);
+        else files.readMainPage(pgno, target);
+      },
+      wal: undefined,
+    };
+  }
+
+  /** Every page of the database, as of the first `committedCount` frames of the WAL. */
+  *scan(committedCount: number): PlanSlices {
+    const {tracker, files} = this.#options;
+    const shape = this.#shape(committedCount);
+    if (shape === undefined) return undefined;
+    const common = this.#common(shape.pageSize);
+    const cursor = yield* PageCursor.over(tracker.pgnosOf(0, committedCount), 0);
+    return {
+      ...common,
+      commit: shape.pageCount,
+      pgnos: pageRange(1, shape.pageCount, common.lockPgno),
+      readPage: (pgno, target) => {
+        const frame = cursor.seek(pgno);
+        if (frame >= 0) readFramePage(files, frame, target);
+        else files.readMainPage(pgno, target);
+      },
+      wal: committedCount > 0 ? walPlace(tracker, 0, committedCount) : undefined,
+    };
+  }
+
+  #common(pageSize: number) {
+    const {term, nowMs, compress, hasher, lockBytes} = this.#options;
+    return {pageSize, term, timestampMs: nowMs(), compress, hasher, lockPgno: lockBytes.lockPgno(pageSize)};
+  }
+
+  /** Shape of what a reader would see: of the file, or of the last commit in the WAL. */
+  #shape(committedCount = this.#options.tracker.committedCount): FileShape | undefined {
+    const {tracker, files, store, journalPageSize} = this.#options;
+    if (committedCount > 0) return {pageSize: tracker.pageSize, pageCount: tracker.commitAt(committedCount)};
+    return fileShape(files, tracker.pageSize || journalPageSize() || (store()?.checksums.pageSize ?? 0));
+  }
+
+  #countBefore(pageSize: number): number {
+    const checksums = this.#options.store()?.checksums;
+    return checksums === undefined || checksums.pageSize !== pageSize ? 0 : checksums.pageCount;
+  }
+}
