@@ -77,12 +77,17 @@ export class Node {
     setInterval(() => this.#prune(), config.dataRetentionMonitorIntervalMs || 60_000).unref();
   }
 
-  /** Binds the port first: while that fails nothing else is touched. A predecessor that is ending may hold it for a moment. */
+  /**
+   * At a first start the port is bound before anything else is touched. A daemon that takes over serves the mount first: its
+   * predecessor may hold the port until an answer from the mount lets it end.
+   */
   static async start(options: NodeOptions): Promise<Node> {
-    const {config, thread} = options;
+    const {config, thread, log} = options;
     const server = createServer((_request, response) => response.writeHead(404).end());
-    await listen(server, config.httpAddr, thread.isResuming ? LISTEN_TRIES : 1);
-    return new Node(options, server);
+    if (!thread.isResuming) await listen(server, config.httpAddr);
+    const node = new Node(options, server);
+    if (thread.isResuming) void listenEventually(server, config.httpAddr, log);
+    return node;
   }
 
   /** Lets go of everything in the mount, so that it can be unmounted; requests are still served. */
@@ -206,19 +211,29 @@ export class Node {
   }
 }
 
-async function listen(server: Server, {host, port}: Config['httpAddr'], tries: number): Promise<void> {
-  for (let left = tries; ; left--) {
+async function listen(server: Server, {host, port}: Config['httpAddr']): Promise<void> {
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.once('listening', resolve);
+      server.listen({port, ...(host === undefined ? {} : {host})});
+    });
+  } catch (error) {
+    throw explain(error, host, port);
+  } finally {
+    server.removeAllListeners('error');
+    server.removeAllListeners('listening');
+  }
+}
+
+/** Tries until the port is free; says so when that takes long. */
+async function listenEventually(server: Server, address: Config['httpAddr'], log: Logger): Promise<void> {
+  for (let tries = 1; ; tries++) {
     try {
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject);
-        server.listen({port, ...(host === undefined ? {} : {host})}, () => {
-          server.off('error', reject);
-          resolve();
-        });
-      });
+      await listen(server, address);
       return;
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || left <= 1) throw explain(error, host, port);
+      if (tries % LISTEN_TRIES === 0) log.error('followers cannot connect', {error});
     }
     await new Promise(resolve => setTimeout(resolve, LISTEN_RETRY_MS));
   }

@@ -1,5 +1,5 @@
 import {type ChildProcess, spawn} from 'node:child_process';
-import {readSync, writeSync} from 'node:fs';
+import {readFileSync, readSync, writeSync} from 'node:fs';
 import type {Readable} from 'node:stream';
 import {answerInit} from '../fuse/init.ts';
 import {abortConnection, mount, mountedAt, openFuseDevice, unmount, waitingRequests} from '../fuse/mount.ts';
@@ -34,9 +34,11 @@ export const HEARTBEAT_FD = 4;
 const RESTART_DELAYS_MS = [0, 0, 100, 250, 500, 1000, 2000, 4000, 8000];
 /** A daemon that served for so long had begun well: its end says nothing about the next one. */
 const HEALTHY_AFTER_MS = 400;
+const SIGKILL_BIT = 1n << 8n;
 /** A spare daemon is loaded when the serving one has settled. */
 const STANDBY_DELAY_MS = 500;
 const TICK_MS = 1000;
+const DYING_CHECK_MS = 50;
 const SILENT_TICKS_MAX = 5;
 const RELEASE_TIMEOUT_MS = 5000;
 const UNMOUNT_TRIES = 20;
@@ -75,12 +77,12 @@ export class Keeper {
     const ended = new Promise<number>(resolve => {
       this.#end = resolve;
     });
-    const timer = setInterval(() => this.#watch(), TICK_MS);
+    const timers = [setInterval(() => this.#watch(), TICK_MS), setInterval(() => this.#noticeDying(), DYING_CHECK_MS)];
     process.on('SIGHUP', () => this.#reload());
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => this.#stop(signal));
     this.#start();
     const exitCode = await ended;
-    clearInterval(timer);
+    for (const timer of timers) clearInterval(timer);
     return exitCode;
   }
 
@@ -199,6 +201,16 @@ export class Keeper {
     this.#restart(daemon, {pid: daemon.process.pid});
   }
 
+  /**
+   * A killed daemon whose thread waits in the kernel for an answer from the mount can't end before the next daemon
+   * gives it, so nobody would tell us of its end.
+   */
+  #noticeDying(): void {
+    const daemon = this.#daemon;
+    if (daemon === undefined || this.#state !== 'running' || !isDying(daemon.process.pid)) return;
+    this.#exited(daemon, null, 'SIGKILL');
+  }
+
   /** Starts the installed version beside the running one and swaps them when it has loaded. */
   #reload(): void {
     if (this.#state !== 'running' || this.#isReloading || this.#daemon === undefined) return;
@@ -263,6 +275,18 @@ export class Keeper {
     for (const daemon of [this.#daemon, this.#standby]) daemon?.process.kill('SIGKILL');
     this.#end(exitCode);
   }
+}
+
+/** Whether the process has been killed and only waits for its threads to come out of the kernel (proc(5), status). */
+function isDying(pid: number | undefined): boolean {
+  let status = '';
+  try {
+    status = readFileSync(`/proc/${pid}/status`, 'latin1');
+  } catch {
+    return false; // Gone for good: its exit is on its way to us.
+  }
+  const pending = /^ShdPnd:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0';
+  return /^State:\s*[ZX]/m.test(status) || (BigInt(`0x${pending}`) & SIGKILL_BIT) !== 0n;
 }
 
 function send(daemon: Daemon, message: KeeperMessage): void {
