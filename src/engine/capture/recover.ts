@@ -76,7 +76,12 @@ function recoverUnknown(database: CapturedDatabase): void {
   const {files, tracker, store} = database;
   tracker.load(files.walSize, 0);
   while (tracker.next() !== undefined); // Checks every frame: the disk may have lost some. What is there is compared as a whole.
-  if (database.isJournalActive) database.noteUnknown();
+  if (database.isJournalActive && isJournalHot(files.path)) database.noteUnknown();
   else if (store !== undefined || tracker.committedCount > 0) database.captureAll();
   else database.noteUnknown(); // Perhaps somebody is just copying it here.
+}
+
+/** Whether pages may have been written under the journal: before it is flushed its first byte is 0, and SQLite ignores it. */
+function isJournalHot(path: string): boolean {
+  return (readJournalHeader(`${path}-journal`)?.[0] ?? 0) !== 0;
 }
