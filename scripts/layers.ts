@@ -34,7 +34,10 @@ export const layerRules: Readonly<Record<string, LayerRule>> = {
   },
   keeper: {imports: ['fuse', 'lib']},
   lease: {imports: ['lib']},
-  cluster: {imports: ['engine/client', 'engine/messages', 'lease', 'lib', 'ltx'], typesOnly: ['log']},
+  cluster: {
+    imports: ['engine/client', 'engine/messages', 'lease', 'lib', 'ltx'],
+    typesOnly: ['engine/apply-messages', 'engine/compact-worker', 'log'],
+  },
   http: edge,
   proxy: edge,
   backup: edge,

@@ -3,8 +3,14 @@ import {join} from 'node:path';
 import type {Config} from '../config/options.ts';
 import {NodeIdentity} from '../cluster/node-identity.ts';
 import {diskThatCrashesAt, noteBoot} from '../engine/data-directory.ts';
-import {FsClient} from '../engine/fs-client.ts';
-import {type DaemonMessage, EXIT_HOPELESS, FUSE_FD, HEARTBEAT_FD, type KeeperMessage} from '../keeper/keeper.ts';
+import {FsClient} from '../engine/client/fs-client.ts';
+import {
+  type DaemonMessage,
+  EXIT_HOPELESS,
+  FUSE_FD,
+  HEARTBEAT_FD,
+  type KeeperMessage,
+} from '../keeper/keeper.ts';
 import {createLogger} from '../telemetry/log.ts';
 import {parseArguments} from './arguments.ts';
 import {lockDataAsDaemon} from './data-lock.ts';
@@ -22,13 +28,23 @@ const FLAGS = [
  * The process that does the work, started by the keeper: never by hand. Loads, says so, waits for its turn, serves until the
  * keeper tells it to end or the mount is gone.
  */
-export async function runDaemon(argv: readonly string[], readConfig: (source: ConfigSource) => Config): Promise<number> {
+export async function runDaemon(
+  argv: readonly string[],
+  readConfig: (source: ConfigSource) => Config,
+): Promise<number> {
   const {flags} = parseArguments('daemon', FLAGS, argv);
   process.umask(0); // The kernel has applied the caller's umask to the modes it asks for.
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP'] as const) process.on(signal, () => undefined); // The keeper decides.
   const path = flags.get('config');
-  const config = readConfig({path: typeof path === 'string' ? path : undefined, expandEnv: flags.get('no-expand-env') !== true});
-  const log = createLogger({format: config.logFormat, debug: config.logDebug || flags.get('debug') === true, timestamp: config.logTimestamp});
+  const config = readConfig({
+    path: typeof path === 'string' ? path : undefined,
+    expandEnv: flags.get('no-expand-env') !== true,
+  });
+  const log = createLogger({
+    format: config.logFormat,
+    debug: config.logDebug || flags.get('debug') === true,
+    timestamp: config.logTimestamp,
+  });
   const fsWorker = FsClient.preload();
   const go = nextMessage('go');
   tell({type: 'loaded'});
@@ -47,7 +63,13 @@ export async function runDaemon(argv: readonly string[], readConfig: (source: Co
         tell({type: 'serving'});
       },
       run: process.env.FERRITE_RUN ?? '',
-      thread: {fuseFd: FUSE_FD, heartbeatFd: HEARTBEAT_FD, isResuming, isNewBoot, crashAt: process.env.FERRITE_CRASH_AT},
+      thread: {
+        fuseFd: FUSE_FD,
+        heartbeatFd: HEARTBEAT_FD,
+        isResuming,
+        isNewBoot,
+        crashAt: process.env.FERRITE_CRASH_AT,
+      },
     });
     process.on('message', (message: KeeperMessage) => {
       if (message.type === 'release') void node.release().then(() => tell({type: 'released'}));
@@ -66,7 +88,9 @@ function tell(message: DaemonMessage): void {
   if (process.connected) process.send?.(message);
 }
 
-function nextMessage<Type extends KeeperMessage['type']>(type: Type): Promise<Extract<KeeperMessage, {type: Type}>> {
+function nextMessage<Type extends KeeperMessage['type']>(
+  type: Type,
+): Promise<Extract<KeeperMessage, {type: Type}>> {
   return new Promise(resolve => {
     const listener = (message: KeeperMessage) => {
       if (message.type !== type) return;

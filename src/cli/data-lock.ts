@@ -30,7 +30,9 @@ export class DataLock {
   static take(dataDirectory: string): DataLock {
     const fd = openLock(dataDirectory);
     if (!ofdLock(fd, 'write', KEEPER_BYTE, 1)) {
-      throw new DataLockError(`Cannot use "${dataDirectory}": another ferrite serves it; stop that one first`);
+      throw new DataLockError(
+        `Cannot use "${dataDirectory}": another ferrite serves it; stop that one first`,
+      );
     }
     return new DataLock(fd, dataDirectory);
   }
@@ -38,7 +40,10 @@ export class DataLock {
   /** Waits until a daemon whose keeper was killed has ended, which it does by itself. Throws `DataLockError` if it doesn't. */
   async waitForDaemon(): Promise<void> {
     for (let left = DAEMON_END_MS / RETRY_MS; !ofdLock(this.#fd, 'write', DAEMON_BYTE, 1); left--) {
-      if (left <= 0) throw new DataLockError(`Cannot use "${this.#dataDirectory}": a daemon of an earlier ferrite still serves it; stop it first`);
+      if (left <= 0)
+        throw new DataLockError(
+          `Cannot use "${this.#dataDirectory}": a daemon of an earlier ferrite still serves it; stop it first`,
+        );
       await new Promise(resolve => setTimeout(resolve, RETRY_MS));
     }
     ofdLock(this.#fd, 'unlock', DAEMON_BYTE, 1);

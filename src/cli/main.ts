@@ -7,7 +7,10 @@ import {describeExit} from './exit.ts';
 import {type ConfigSource, parseCommandLine} from './usage.ts';
 
 /** Reads the config file as every command that needs one does. Behind a mount that nobody serves yet, `realpath` would wait for ever. */
-function readConfig({path, expandEnv}: ConfigSource, realpath: (path: string) => string = realpathSync): Config {
+function readConfig(
+  {path, expandEnv}: ConfigSource,
+  realpath: (path: string) => string = realpathSync,
+): Config {
   return loadConfig({
     ...(path === undefined ? {} : {path}),
     env: process.env,

@@ -19,8 +19,16 @@ const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
 
 /** `ferrite mount`: takes the data directory, clears what a killed predecessor left, and becomes the keeper. */
 export async function runMount(config: Config, flags: MountFlags): Promise<number> {
-  const log = createLogger({format: config.logFormat, debug: config.logDebug || flags.debug, timestamp: config.logTimestamp});
-  if (!existsSync('/dev/fuse')) throw new MountError('MOUNT_NO_DEVICE', 'Cannot open /dev/fuse: it does not exist; load the kernel module "fuse", in a container pass --device /dev/fuse');
+  const log = createLogger({
+    format: config.logFormat,
+    debug: config.logDebug || flags.debug,
+    timestamp: config.logTimestamp,
+  });
+  if (!existsSync('/dev/fuse'))
+    throw new MountError(
+      'MOUNT_NO_DEVICE',
+      'Cannot open /dev/fuse: it does not exist; load the kernel module "fuse", in a container pass --device /dev/fuse',
+    );
   const paths = makeDataDirectory(config.dataDir);
   const lock = DataLock.take(config.dataDir);
   const note = join(config.dataDir, 'mounted');
@@ -30,7 +38,10 @@ export async function runMount(config: Config, flags: MountFlags): Promise<numbe
   removeHidden(paths);
   mkdirSync(config.fuseDir, {recursive: true});
   process.env.FERRITE_RUN = randomBytes(8).toString('hex');
-  const daemonFlags = [...(flags.config.expandEnv ? [] : ['-no-expand-env']), ...(flags.debug ? ['-debug'] : [])];
+  const daemonFlags = [
+    ...(flags.config.expandEnv ? [] : ['-no-expand-env']),
+    ...(flags.debug ? ['-debug'] : []),
+  ];
   const keeper = new Keeper({
     directory: config.fuseDir,
     allowOther: config.fuseAllowOther,
@@ -50,15 +61,21 @@ export async function runMount(config: Config, flags: MountFlags): Promise<numbe
  * have given. Anything else that is mounted there is left alone.
  */
 function clearStaleMount(directory: string, note: string): void {
-  const noted = existsSync(note) ? (JSON.parse(readFileSync(note, 'utf8')) as {directory?: string; connection?: number}) : {};
+  const noted = existsSync(note)
+    ? (JSON.parse(readFileSync(note, 'utf8')) as {directory?: string; connection?: number})
+    : {};
   const found = mountedAt(directory);
   if (found === undefined) {
     if (noted.connection !== undefined && !isMounted(noted.connection)) abortConnection(noted.connection);
     return;
   }
-  const isOurs = found.source === 'ferritefs' && noted.directory === directory && noted.connection === found.connection;
+  const isOurs =
+    found.source === 'ferritefs' && noted.directory === directory && noted.connection === found.connection;
   if (!isOurs) {
-    throw new MountError('MOUNT_BUSY', `Cannot mount "${directory}": ${found.source} (${found.type}) is mounted there; unmount it or choose another fuse.dir`);
+    throw new MountError(
+      'MOUNT_BUSY',
+      `Cannot mount "${directory}": ${found.source} (${found.type}) is mounted there; unmount it or choose another fuse.dir`,
+    );
   }
   abortConnection(found.connection);
   unmount(directory, true);

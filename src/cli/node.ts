@@ -7,9 +7,9 @@ import type {NodeIdentity} from '../cluster/node-identity.ts';
 import {PrimaryServer} from '../cluster/primary-server.ts';
 import {ReplicationClient} from '../cluster/replication-client.ts';
 import type {Config} from '../config/options.ts';
-import {ApplyClient} from '../engine/apply-client.ts';
+import {ApplyClient} from '../engine/client/apply-client.ts';
 import type {ApplyEvent} from '../engine/apply-messages.ts';
-import {FsClient} from '../engine/fs-client.ts';
+import {FsClient} from '../engine/client/fs-client.ts';
 import type {FsEvent, FsThreadData, ThreadData} from '../engine/messages.ts';
 import {unmount} from '../fuse/mount.ts';
 import type {Logger} from '../telemetry/log.ts';
@@ -70,7 +70,12 @@ export class Node {
     };
     this.#fs = FsClient.start(
       options.fsWorker,
-      {...this.#data, heartbeatFd: thread.heartbeatFd, spinNs: config.fuseSpinUs * 1000, isResuming: thread.isResuming},
+      {
+        ...this.#data,
+        heartbeatFd: thread.heartbeatFd,
+        spinNs: config.fuseSpinUs * 1000,
+        isResuming: thread.isResuming,
+      },
       event => this.#hearFs(event),
       error => this.#fail('fs thread failed', error),
     );
@@ -124,7 +129,9 @@ export class Node {
         else this.#startApply();
         return;
       case 'opened':
-        void this.#apply?.ask({type: 'attach', id: event.id}).catch(error => this.#options.log.debug('database not yet opened', {error}));
+        void this.#apply
+          ?.ask({type: 'attach', id: event.id})
+          .catch(error => this.#options.log.debug('database not yet opened', {error}));
         return;
       case 'stopped':
         this.#end(0);
@@ -154,18 +161,32 @@ export class Node {
       source: this.#source,
       log,
       now: Date.now,
-      onHigherTerm: (higher, nodeId) => log.error('another node has seen a higher term; is there a second primary?', {term: String(higher), nodeId}),
+      onHigherTerm: (higher, nodeId) =>
+        log.error('another node has seen a higher term; is there a second primary?', {
+          term: String(higher),
+          nodeId,
+        }),
     });
     this.#primaryServer = server;
     this.#server.on('upgrade', () => this.#fs.send({type: 'wants-records', isWanted: true}));
-    setInterval(() => this.#fs.send({type: 'wants-records', isWanted: server.followers().length > 0}), FOLLOWER_CHECK_MS).unref();
+    setInterval(
+      () => this.#fs.send({type: 'wants-records', isWanted: server.followers().length > 0}),
+      FOLLOWER_CHECK_MS,
+    ).unref();
     server.attach(this.#server);
     this.#ready({role: 'primary', databases: databases.length, term: String(term)});
   }
 
   #startApply(): void {
-    this.#fs.send({type: 'primary', hostname: this.#options.config.leaseHostname ?? this.#options.config.leaseAdvertiseUrl});
-    this.#apply = new ApplyClient({...this.#data, sync: 'normal'}, event => this.#hearApply(event), error => this.#fail('apply thread failed', error));
+    this.#fs.send({
+      type: 'primary',
+      hostname: this.#options.config.leaseHostname ?? this.#options.config.leaseAdvertiseUrl,
+    });
+    this.#apply = new ApplyClient(
+      {...this.#data, sync: 'normal'},
+      event => this.#hearApply(event),
+      error => this.#fail('apply thread failed', error),
+    );
   }
 
   #hearApply(event: ApplyEvent): void {
@@ -185,7 +206,9 @@ export class Node {
       limits: {reconnectDelayMs: config.leaseReconnectDelayMs},
       now: Date.now,
       random: Math.random,
-      onState: ({at}) => at === 'caught-up' && this.#ready({role: 'follower', databases: [...(this.#sink?.databases() ?? [])].length}),
+      onState: ({at}) =>
+        at === 'caught-up' &&
+        this.#ready({role: 'follower', databases: [...(this.#sink?.databases() ?? [])].length}),
     });
     if (config.skipSync) this.#ready({role: 'follower', databases: databases.length});
     this.#followed = client.run(this.#following.signal);
@@ -198,10 +221,17 @@ export class Node {
   }
 
   #prune(): void {
-    const {dataRetentionMs: olderThanMs, dataRetentionBytesMax: bytesMax, dataRetentionMonitorIntervalMs} = this.#options.config;
+    const {
+      dataRetentionMs: olderThanMs,
+      dataRetentionBytesMax: bytesMax,
+      dataRetentionMonitorIntervalMs,
+    } = this.#options.config;
     if (olderThanMs <= 0 || dataRetentionMonitorIntervalMs <= 0) return;
     const report = (error: unknown) => this.#options.log.error('log not pruned', {error});
-    if (this.#source !== undefined) this.#fs.ask<'prune'>({kind: 'prune', keepFrom: this.#source.needed, olderThanMs, bytesMax}).catch(report);
+    if (this.#source !== undefined)
+      this.#fs
+        .ask<'prune'>({kind: 'prune', keepFrom: this.#source.needed, olderThanMs, bytesMax})
+        .catch(report);
     this.#apply?.ask({type: 'prune', olderThanMs, bytesMax}).catch(report);
   }
 
@@ -241,6 +271,11 @@ async function listenEventually(server: Server, address: Config['httpAddr'], log
 
 function explain(cause: unknown, host: string | undefined, port: number): Error {
   const {code} = cause as NodeJS.ErrnoException;
-  const state = code === 'EADDRINUSE' ? 'another program uses the port; stop it or choose another http.addr' : String(code);
-  return Object.assign(new Error(`Cannot listen on ${host ?? ''}:${port}: ${state}`, {cause}), {code: code ?? 'LISTEN_FAILED'});
+  const state =
+    code === 'EADDRINUSE'
+      ? 'another program uses the port; stop it or choose another http.addr'
+      : String(code);
+  return Object.assign(new Error(`Cannot listen on ${host ?? ''}:${port}: ${state}`, {cause}), {
+    code: code ?? 'LISTEN_FAILED',
+  });
 }

@@ -17,7 +17,10 @@ export async function runReload(config: Config): Promise<number> {
   try {
     process.kill(keeper, 'SIGHUP');
   } catch (cause) {
-    throw new ReloadError(`Cannot reload: no keeper runs as process ${keeper}; start it with "ferrite mount"`, {cause});
+    throw new ReloadError(
+      `Cannot reload: no keeper runs as process ${keeper}; start it with "ferrite mount"`,
+      {cause},
+    );
   }
   for (let waitedMs = 0; waitedMs < TAKEOVER_MS; waitedMs += POLL_MS) {
     if (readPid(config.dataDir, 'daemon.pid') !== daemonBefore) return 0;
@@ -30,6 +33,8 @@ function readPid(dataDirectory: string, name: string): number {
   try {
     return Number(readFileSync(join(dataDirectory, name), 'utf8'));
   } catch (cause) {
-    throw new ReloadError(`Cannot reload: nothing was ever mounted with data directory "${dataDirectory}"`, {cause});
+    throw new ReloadError(`Cannot reload: nothing was ever mounted with data directory "${dataDirectory}"`, {
+      cause,
+    });
   }
 }

@@ -1,6 +1,6 @@
-import type {ApplyClient} from '../engine/apply-client.ts';
+import type {ApplyClient} from '../engine/client/apply-client.ts';
 import type {ApplyEvent} from '../engine/apply-messages.ts';
-import type {FsClient} from '../engine/fs-client.ts';
+import type {FsClient} from '../engine/client/fs-client.ts';
 import {EMPTY_POSITION, type Position} from '../ltx/position.ts';
 import type {NodeIdentity} from './node-identity.ts';
 import type {LargeInfo, LargeTransfer, ReplicationSink} from './replication-sink.ts';
@@ -82,7 +82,8 @@ export class EngineSink implements ReplicationSink {
     const transfer = ++this.#transferLast;
     await apply.ask({type: 'transfer-begin', id, transfer, info}, signal);
     return {
-      writePages: async (pgno, bytes) => void (await apply.ask({type: 'transfer-pages', transfer, pgno, bytes}, signal)),
+      writePages: async (pgno, bytes) =>
+        void (await apply.ask({type: 'transfer-pages', transfer, pgno, bytes}, signal)),
       writeRecord: async bytes => void (await apply.ask({type: 'transfer-record', transfer, bytes}, signal)),
       finish: async () => required(await apply.ask({type: 'transfer-finish', transfer}, signal)),
       abort: async () => void (await apply.ask({type: 'transfer-abort', transfer})),

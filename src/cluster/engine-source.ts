@@ -1,10 +1,17 @@
 import {type FileHandle, open, rm} from 'node:fs/promises';
 import {Worker} from 'node:worker_threads';
 import type {CompactWorkerData} from '../engine/compact-worker.ts';
-import type {FsClient} from '../engine/fs-client.ts';
+import type {FsClient} from '../engine/client/fs-client.ts';
 import type {DatabaseInfo, FsEvent, LocatedEntry} from '../engine/messages.ts';
 import {EMPTY_POSITION, type Position, type Txid, toTxid} from '../ltx/position.ts';
-import type {Agreement, DatabaseState, FuzzySnapshot, LogPart, ReplicationSource, SourceEvent} from './replication-source.ts';
+import type {
+  Agreement,
+  DatabaseState,
+  FuzzySnapshot,
+  LogPart,
+  ReplicationSource,
+  SourceEvent,
+} from './replication-source.ts';
 import {SnapshotStream} from './snapshot-stream.ts';
 
 export interface EngineSourceOptions {
@@ -79,16 +86,28 @@ export class EngineSource implements ReplicationSource {
   }
 
   async catchUp(id: string, after: Txid, signal: AbortSignal): Promise<LogPart | undefined> {
-    const {entries} = await this.#options.fs.ask<'entries'>({kind: 'entries', id, after, countMax: ENTRIES_MAX});
+    const {entries} = await this.#options.fs.ask<'entries'>({
+      kind: 'entries',
+      id,
+      after,
+      countMax: ENTRIES_MAX,
+    });
     const [first] = entries ?? [];
     const last = entries?.at(-1);
-    if (entries === undefined || first === undefined || last === undefined || first.entry.minTxid !== toTxid(after + 1n)) return undefined;
+    if (
+      entries === undefined ||
+      first === undefined ||
+      last === undefined ||
+      first.entry.minTxid !== toTxid(after + 1n)
+    )
+      return undefined;
     const {maxTxid} = last.entry;
     const {minTxid} = first.entry;
     const size = entries.reduce((sum, {entry}) => sum + entry.size, 0);
     // A log that is longer than the database costs more than a copy of that.
     if (size > VERBATIM_BYTES_MAX && size > this.#sizeOf(id)) return undefined;
-    if (size <= VERBATIM_BYTES_MAX || entries.length === 1) return {minTxid, maxTxid, size, chunks: readEntries(entries)};
+    if (size <= VERBATIM_BYTES_MAX || entries.length === 1)
+      return {minTxid, maxTxid, size, chunks: readEntries(entries)};
     const compacted = await this.#compact(entries, signal);
     return {minTxid, maxTxid, size: compacted.size, chunks: readAndRemove(compacted.path, compacted.size)};
   }
@@ -112,17 +131,28 @@ export class EngineSource implements ReplicationSource {
   hear(event: FsEvent): void {
     switch (event.type) {
       case 'created':
-        this.#databases.set(event.id, {id: event.id, name: event.name, position: {txid: toTxid(0n), checksum: EMPTY_CHECKSUM}, term: 0n, pageSize: 0, commit: 0});
-        return this.#emit({type: 'created', id: event.id, name: event.name});
+        this.#databases.set(event.id, {
+          id: event.id,
+          name: event.name,
+          position: {txid: toTxid(0n), checksum: EMPTY_CHECKSUM},
+          term: 0n,
+          pageSize: 0,
+          commit: 0,
+        });
+        this.#emit({type: 'created', id: event.id, name: event.name});
+        return;
       case 'renamed':
         this.#update(event.id, {name: event.name});
-        return this.#emit({type: 'renamed', id: event.id, name: event.name});
+        this.#emit({type: 'renamed', id: event.id, name: event.name});
+        return;
       case 'dropped':
         this.#databases.delete(event.id);
         this.#bury(event.id);
-        return this.#emit({type: 'dropped', id: event.id, name: event.name});
+        this.#emit({type: 'dropped', id: event.id, name: event.name});
+        return;
       case 'committed':
-        return this.#committed(event);
+        this.#committed(event);
+        return;
       case 'snapshot-start':
       case 'snapshot-pages':
       case 'snapshot-done':
@@ -137,7 +167,15 @@ export class EngineSource implements ReplicationSource {
     const position = {txid: entry.maxTxid, checksum: entry.postApplyChecksum};
     this.#update(id, {position, term: entry.term, pageSize: entry.pageSize, commit: entry.commit});
     const {term, timestampMs, size} = entry;
-    this.#emit({type: 'committed', id, position, term, timestampMs, size, ...(record === undefined ? {} : {record})});
+    this.#emit({
+      type: 'committed',
+      id,
+      position,
+      term,
+      timestampMs,
+      size,
+      ...(record === undefined ? {} : {record}),
+    });
   }
 
   #sizeOf(id: string): number {
@@ -160,7 +198,10 @@ export class EngineSource implements ReplicationSource {
     for (const listener of this.#listeners) listener(event);
   }
 
-  async #compact(entries: readonly LocatedEntry[], signal: AbortSignal): Promise<{path: string; size: number}> {
+  async #compact(
+    entries: readonly LocatedEntry[],
+    signal: AbortSignal,
+  ): Promise<{path: string; size: number}> {
     const {compress, pendingByte, temporaryPrefix} = this.#options;
     const workerData: CompactWorkerData = {
       records: entries.map(({entry, path}) => ({path, offset: entry.offset, size: entry.size})),

@@ -41,7 +41,8 @@ export class SnapshotStream {
 
   #until(): Position {
     const until = this.#done?.until;
-    if (until === undefined) throw new Error('Cannot finish snapshot: the database changed its shape or was dropped');
+    if (until === undefined)
+      throw new Error('Cannot finish snapshot: the database changed its shape or was dropped');
     return until;
   }
 

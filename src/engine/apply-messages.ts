@@ -11,7 +11,13 @@ export interface ApplyThreadData extends ThreadData {
 /** What a large transfer will hold: whole records, or all pages of a database followed by the records that make them consistent. */
 export type TransferInfo =
   | {readonly kind: 'record'; readonly minTxid: Txid; readonly maxTxid: Txid; readonly size: number}
-  | {readonly kind: 'snapshot'; readonly from: Position; readonly fromTerm: bigint; readonly pageSize: number; readonly pageCount: number};
+  | {
+      readonly kind: 'snapshot';
+      readonly from: Position;
+      readonly fromTerm: bigint;
+      readonly pageSize: number;
+      readonly pageCount: number;
+    };
 
 export type ApplyRequest =
   /** Opens the database, so that its locks are held: an app has opened it. */
@@ -22,8 +28,18 @@ export type ApplyRequest =
   | {readonly type: 'orphan'; readonly id: string}
   | {readonly type: 'rewind'; readonly id: string; readonly reason: string}
   | {readonly type: 'apply'; readonly id: string; readonly records: Uint8Array}
-  | {readonly type: 'transfer-begin'; readonly id: string; readonly transfer: number; readonly info: TransferInfo}
-  | {readonly type: 'transfer-pages'; readonly transfer: number; readonly pgno: number; readonly bytes: Uint8Array}
+  | {
+      readonly type: 'transfer-begin';
+      readonly id: string;
+      readonly transfer: number;
+      readonly info: TransferInfo;
+    }
+  | {
+      readonly type: 'transfer-pages';
+      readonly transfer: number;
+      readonly pgno: number;
+      readonly bytes: Uint8Array;
+    }
   | {readonly type: 'transfer-record'; readonly transfer: number; readonly bytes: Uint8Array}
   | {readonly type: 'transfer-finish'; readonly transfer: number}
   | {readonly type: 'transfer-abort'; readonly transfer: number}

@@ -47,7 +47,8 @@ class ApplyThread {
     this.#catalog = Catalog.open(disk, this.#paths.catalog);
     this.#files = new DatabaseFiles(data.mountDirectory, this.#paths.files);
     this.#marks = new ActiveMarks(data.dataDirectory);
-    for (const name of readdirSync(this.#paths.incoming)) rmSync(join(this.#paths.incoming, name), {recursive: true, force: true});
+    for (const name of readdirSync(this.#paths.incoming))
+      rmSync(join(this.#paths.incoming, name), {recursive: true, force: true});
     this.#context = {
       disk,
       crc64,
@@ -121,13 +122,20 @@ class ApplyThread {
     }
   }
 
-  async #transfer(request: number, question: Extract<ApplyRequest, {transfer: number}>): Promise<Position | undefined> {
+  async #transfer(
+    request: number,
+    question: Extract<ApplyRequest, {transfer: number}>,
+  ): Promise<Position | undefined> {
     if (question.type === 'transfer-begin') {
-      this.#transfers.set(question.transfer, new IncomingTransfer(question.id, question.info, this.#spoolPath()));
+      this.#transfers.set(
+        question.transfer,
+        new IncomingTransfer(question.id, question.info, this.#spoolPath()),
+      );
       return undefined;
     }
     const transfer = this.#transfers.get(question.transfer);
-    if (transfer === undefined) throw new Error(`Cannot go on with transfer ${question.transfer}: it is not there`);
+    if (transfer === undefined)
+      throw new Error(`Cannot go on with transfer ${question.transfer}: it is not there`);
     switch (question.type) {
       case 'transfer-pages':
         transfer.writePages(question.pgno, question.bytes);
@@ -168,8 +176,15 @@ class ApplyThread {
       return this.#changed(database);
     }
     const pageCount = transfer.mergeRecords(records, this.#context);
-    const {position, term} = positionAfter(records, this.#context, {position: info.from, term: info.fromTerm});
-    const transaction = database.prepareReplace(transfer.image(pageCount), {pageSize: info.pageSize, pageCount}, position);
+    const {position, term} = positionAfter(records, this.#context, {
+      position: info.from,
+      term: info.fromTerm,
+    });
+    const transaction = database.prepareReplace(
+      transfer.image(pageCount),
+      {pageSize: info.pageSize, pageCount},
+      position,
+    );
     await this.#retry(request, () => database.replace(transaction, position, term));
     return this.#changed(database);
   }
@@ -182,7 +197,8 @@ class ApplyThread {
   /** Tries until no reader is in the way, as long as somebody waits for the answer. */
   async #retry(request: number, step: () => 'done' | 'again'): Promise<void> {
     for (let pauseMs = RETRY_MIN_MS; step() === 'again'; pauseMs = Math.min(pauseMs * 2, RETRY_MAX_MS)) {
-      if (this.#cancelled.has(request)) throw Object.assign(new Error('Cannot apply: the stream has ended'), {code: 'APPLY_CANCELLED'});
+      if (this.#cancelled.has(request))
+        throw Object.assign(new Error('Cannot apply: the stream has ended'), {code: 'APPLY_CANCELLED'});
       await sleep(pauseMs);
     }
   }
@@ -190,20 +206,25 @@ class ApplyThread {
   #open(id: string): FollowedDatabase {
     const database = this.#databases.get(id);
     if (database === undefined) throw new Error(`Cannot find database ${id}: it was never created here`);
-    if (this.#isReleased) throw Object.assign(new Error('Cannot apply: the mount is being released'), {code: 'APPLY_CANCELLED'});
+    if (this.#isReleased)
+      throw Object.assign(new Error('Cannot apply: the mount is being released'), {code: 'APPLY_CANCELLED'});
     this.#marks.set(id);
     return database;
   }
 
   #add(id: string, name: string, wasInUse: boolean): FollowedDatabase {
-    const database = new FollowedDatabase(this.#context, id, name, {isNewBoot: this.#data.isNewBoot, wasInUse});
+    const database = new FollowedDatabase(this.#context, id, name, {
+      isNewBoot: this.#data.isNewBoot,
+      wasInUse,
+    });
     this.#databases.set(id, database);
     return database;
   }
 
   #create(id: string, name: string): undefined {
     const moved = this.#files.makeRoom(name, Date.now());
-    if (moved !== undefined) this.#log('warn', 'local file had the name of a database; renamed it', {name, moved});
+    if (moved !== undefined)
+      this.#log('warn', 'local file had the name of a database; renamed it', {name, moved});
     this.#catalog.set(id, name);
     this.#changed(this.#add(id, name, false));
   }
@@ -243,7 +264,12 @@ class ApplyThread {
     mkdirSync(this.#paths.lost, {recursive: true});
     cpSync(join(database.directory, 'log'), kept, {recursive: true});
     const {txid} = database.store.position;
-    this.#log('error', 'this node has transactions that the primary lost; kept its log aside', {name: database.name, txid: String(txid), reason, kept});
+    this.#log('error', 'this node has transactions that the primary lost; kept its log aside', {
+      name: database.name,
+      txid: String(txid),
+      reason,
+      kept,
+    });
   }
 
   #prune(olderThanMs: number, bytesMax: number | undefined): undefined {
@@ -314,7 +340,11 @@ class ApplyThread {
     return join(this.#paths.incoming, String(++this.#spooled));
   }
 
-  #log(level: 'debug' | 'info' | 'warn' | 'error', message: string, fields: Readonly<Record<string, unknown>>): void {
+  #log(
+    level: 'debug' | 'info' | 'warn' | 'error',
+    message: string,
+    fields: Readonly<Record<string, unknown>>,
+  ): void {
     this.#post({type: 'log', level, message, fields});
   }
 

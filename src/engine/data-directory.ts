@@ -34,7 +34,8 @@ export function makeDataDirectory(directory: string): DataPaths {
   mkdirSync(directory, {recursive: true, mode: 0o700});
   const isNew = lstatSync(paths.files, {throwIfNoEntry: false}) === undefined;
   mkdirSync(paths.files, {recursive: true, mode: isNew ? 0o777 : 0o700});
-  for (const path of [paths.hidden, paths.databases, paths.incoming, paths.lost]) mkdirSync(path, {recursive: true, mode: 0o700});
+  for (const path of [paths.hidden, paths.databases, paths.incoming, paths.lost])
+    mkdirSync(path, {recursive: true, mode: 0o700});
   return paths;
 }
 

@@ -72,7 +72,9 @@ export class Flusher {
   }
 
   #reap(): FlushWorker | undefined {
-    return this.#waiting.length > 0 ? undefined : this.#workers.find(worker => worker.job !== undefined && finish(worker));
+    return this.#waiting.length > 0
+      ? undefined
+      : this.#workers.find(worker => worker.job !== undefined && finish(worker));
   }
 
   #wait(job: FlushJob): void {

@@ -108,7 +108,10 @@ export class FollowedFiles implements DatabaseHooks {
     if (isOwn(request)) return ALLOW;
     for (const moved of [inode, target]) {
       if (moved === undefined) continue;
-      if (moved.isDirectory ? this.#holdsDatabases(moved) : this.#isGuarded(moved) || this.#isFollowedShm(moved)) return EROFS;
+      if (
+        moved.isDirectory ? this.#holdsDatabases(moved) : this.#isGuarded(moved) || this.#isFollowedShm(moved)
+      )
+        return EROFS;
     }
     return ALLOW;
   }

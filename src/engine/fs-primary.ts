@@ -56,7 +56,11 @@ export class FsPrimary {
         nowMs: Date.now,
         register: (database, id) => this.#databases.registered(database, id),
         committed: (database, entry) => this.#committed(database, entry),
-        report: (database, event, error) => this.#log(error === undefined ? 'info' : 'error', event, {database: database.name, error: describeError(error)}),
+        report: (database, event, error) =>
+          this.#log(error === undefined ? 'info' : 'error', event, {
+            database: database.name,
+            error: describeError(error),
+          }),
       },
       catalog,
       seals: new Seals(data.dataDirectory, data.isNewBoot),
@@ -100,7 +104,11 @@ export class FsPrimary {
   obey(command: FsCommand): void {
     switch (command.type) {
       case 'ask':
-        this.#options.outbox.add({type: 'answer', request: command.request, answer: this.#answer(command.question)});
+        this.#options.outbox.add({
+          type: 'answer',
+          request: command.request,
+          answer: this.#answer(command.question),
+        });
         return;
       case 'wants-records':
         this.#wantsRecords = command.isWanted;
@@ -141,7 +149,8 @@ export class FsPrimary {
     switch (question.kind) {
       case 'entries': {
         const log = this.#databases.openById(question.id)?.store?.log;
-        if (log === undefined || question.after < log.base.position.txid) return {kind: 'entries', entries: undefined};
+        if (log === undefined || question.after < log.base.position.txid)
+          return {kind: 'entries', entries: undefined};
         const entries = [];
         let from = toTxid(question.after + 1n);
         while (entries.length < question.countMax) {
@@ -165,7 +174,8 @@ export class FsPrimary {
     const log = this.#databases.openById(id)?.store?.log;
     if (log === undefined || position.txid < log.base.position.txid) return 'unknown';
     const {base} = log;
-    if (position.txid === base.position.txid) return base.position.checksum === position.checksum && base.term === term ? 'yes' : 'no';
+    if (position.txid === base.position.txid)
+      return base.position.checksum === position.checksum && base.term === term ? 'yes' : 'no';
     const entry = log.entry(position.txid);
     if (entry === undefined || entry.maxTxid !== position.txid) return 'no';
     return entry.postApplyChecksum === position.checksum && entry.term === term ? 'yes' : 'no';
@@ -175,7 +185,12 @@ export class FsPrimary {
     const {outbox, store} = this.#options;
     const database = this.#databases.openById(id);
     const checksums = database?.store?.checksums;
-    if (database === undefined || checksums === undefined || database.store?.position.txid === 0n || checksums.pageSize === 0) {
+    if (
+      database === undefined ||
+      checksums === undefined ||
+      database.store?.position.txid === 0n ||
+      checksums.pageSize === 0
+    ) {
       outbox.add({type: 'snapshot-done', request, until: undefined});
       return;
     }
@@ -211,7 +226,11 @@ export class FsPrimary {
   #endSnapshot(request: number, isWhole: boolean): void {
     const snapshot = this.#snapshots.get(request);
     this.#snapshots.delete(request);
-    this.#options.outbox.add({type: 'snapshot-done', request, until: isWhole ? snapshot?.database.store?.position : undefined});
+    this.#options.outbox.add({
+      type: 'snapshot-done',
+      request,
+      until: isWhole ? snapshot?.database.store?.position : undefined,
+    });
   }
 
   #log(level: LogMessage['level'], message: string, fields: LogMessage['fields']): void {

@@ -98,7 +98,11 @@ class FsThread implements SessionHandler {
     }
     this.#context.flusher.poll();
     if (this.#resumed.length > 0) this.#serveResumed();
-    for (let received = receiveMessageOnPort(this.#data.port); received !== undefined; received = receiveMessageOnPort(this.#data.port)) {
+    for (
+      let received = receiveMessageOnPort(this.#data.port);
+      received !== undefined;
+      received = receiveMessageOnPort(this.#data.port)
+    ) {
       if (!this.#obey(received.message as FsCommand)) return false;
     }
     return true;

@@ -57,7 +57,12 @@ export interface LocatedEntry {
 export type FsQuestion =
   | {readonly kind: 'entries'; readonly id: string; readonly after: Txid; readonly countMax: number}
   | {readonly kind: 'agrees'; readonly id: string; readonly position: Position; readonly term: bigint}
-  | {readonly kind: 'prune'; readonly keepFrom: ReadonlyMap<string, Txid>; readonly olderThanMs: number; readonly bytesMax: number | undefined};
+  | {
+      readonly kind: 'prune';
+      readonly keepFrom: ReadonlyMap<string, Txid>;
+      readonly olderThanMs: number;
+      readonly bytesMax: number | undefined;
+    };
 
 export type FsAnswer =
   /** `undefined`: the log does not reach back that far, or the database is gone. */
@@ -86,12 +91,29 @@ export type FsEvent =
   | LogMessage
   | {readonly type: 'ready'; readonly databases: readonly DatabaseInfo[]; readonly dropped: readonly string[]}
   | {readonly type: 'answer'; readonly request: number; readonly answer: FsAnswer}
-  | {readonly type: 'committed'; readonly id: string; readonly entry: LogEntry; readonly record: Uint8Array | undefined}
+  | {
+      readonly type: 'committed';
+      readonly id: string;
+      readonly entry: LogEntry;
+      readonly record: Uint8Array | undefined;
+    }
   | {readonly type: 'created' | 'renamed' | 'dropped'; readonly id: string; readonly name: string}
   /** An app opened a followed database that the apply thread has not opened yet. */
   | {readonly type: 'opened'; readonly id: string}
-  | {readonly type: 'snapshot-start'; readonly request: number; readonly from: Position; readonly fromTerm: bigint; readonly pageSize: number; readonly pageCount: number}
-  | {readonly type: 'snapshot-pages'; readonly request: number; readonly pgno: number; readonly pages: Uint8Array}
+  | {
+      readonly type: 'snapshot-start';
+      readonly request: number;
+      readonly from: Position;
+      readonly fromTerm: bigint;
+      readonly pageSize: number;
+      readonly pageCount: number;
+    }
+  | {
+      readonly type: 'snapshot-pages';
+      readonly request: number;
+      readonly pgno: number;
+      readonly pages: Uint8Array;
+    }
   /** All pages were sent; none is newer than `until`. Without it there is no snapshot to be had. */
   | {readonly type: 'snapshot-done'; readonly request: number; readonly until: Position | undefined}
   | {readonly type: 'stopped'; readonly reason: 'unmounted' | 'stopped'};

@@ -16,13 +16,23 @@ export interface KeeperOptions {
   readonly daemonCommand: () => readonly string[];
   /** Told the connection's number under /sys/fs/fuse/connections. */
   readonly mounted: (connection: number) => void;
-  readonly log: (level: 'info' | 'warn' | 'error', message: string, fields?: Readonly<Record<string, unknown>>) => void;
+  readonly log: (
+    level: 'info' | 'warn' | 'error',
+    message: string,
+    fields?: Readonly<Record<string, unknown>>,
+  ) => void;
 }
 
 /** What the keeper sends to a daemon. `release`: let go of the mount; `quit`: end now, another one goes on. */
-export type KeeperMessage = {readonly type: 'go'; readonly isResuming: boolean} | {readonly type: 'release'} | {readonly type: 'quit'};
+export type KeeperMessage =
+  | {readonly type: 'go'; readonly isResuming: boolean}
+  | {readonly type: 'release'}
+  | {readonly type: 'quit'};
 /** What a daemon sends to the keeper. */
-export type DaemonMessage = {readonly type: 'loaded'} | {readonly type: 'serving'} | {readonly type: 'released'};
+export type DaemonMessage =
+  | {readonly type: 'loaded'}
+  | {readonly type: 'serving'}
+  | {readonly type: 'released'};
 
 /** A daemon ends with this code when starting it again would not help; its own last line said why. */
 export const EXIT_HOPELESS = 78; // EX_CONFIG of sysexits.h
@@ -77,7 +87,10 @@ export class Keeper {
     const ended = new Promise<number>(resolve => {
       this.#end = resolve;
     });
-    const timers = [setInterval(() => this.#watch(), TICK_MS), setInterval(() => this.#noticeDying(), DYING_CHECK_MS)];
+    const timers = [
+      setInterval(() => this.#watch(), TICK_MS),
+      setInterval(() => this.#noticeDying(), DYING_CHECK_MS),
+    ];
     process.on('SIGHUP', () => this.#reload());
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.on(signal, () => this.#stop(signal));
     this.#start();
@@ -96,7 +109,8 @@ export class Keeper {
     const init = answerInit(request.subarray(0, size));
     writeSync(this.#fuseFd, init.reply);
     this.#hasResend = init.hasResend;
-    if (!init.hasResend) this.#options.log('warn', 'kernel before 6.9: apps lose their open files when the daemon restarts');
+    if (!init.hasResend)
+      this.#options.log('warn', 'kernel before 6.9: apps lose their open files when the daemon restarts');
   }
 
   /** Puts the spare daemon in place, or a new one where there is none. */
@@ -107,12 +121,15 @@ export class Keeper {
   }
 
   #prepareStandby(): void {
-    if (this.#state === 'running' && this.#hasResend && this.#daemon !== undefined) this.#standby ??= this.#spawn();
+    if (this.#state === 'running' && this.#hasResend && this.#daemon !== undefined)
+      this.#standby ??= this.#spawn();
   }
 
   #spawn(): Daemon {
     const [program, ...args] = this.#options.daemonCommand();
-    const child = spawn(program ?? process.execPath, args, {stdio: ['ignore', 'inherit', 'inherit', this.#fuseFd, 'pipe', 'ipc']});
+    const child = spawn(program ?? process.execPath, args, {
+      stdio: ['ignore', 'inherit', 'inherit', this.#fuseFd, 'pipe', 'ipc'],
+    });
     const daemon: Daemon = {process: child, isLoaded: false, servingSinceMs: 0, silentTicks: 0};
     const heartbeat = child.stdio[HEARTBEAT_FD] as Readable | null;
     heartbeat?.on('data', () => {
@@ -151,28 +168,41 @@ export class Keeper {
   #exited(daemon: Daemon, code: number | null, signal: string | null): void {
     if (daemon === this.#standby) {
       this.#standby = undefined;
-      if (this.#isReloading) this.#options.log('error', 'new daemon ended before its turn; the old one goes on', {code, signal});
+      if (this.#isReloading)
+        this.#options.log('error', 'new daemon ended before its turn; the old one goes on', {code, signal});
       this.#isReloading = false;
       return;
     }
     if (daemon !== this.#daemon || this.#state === 'ended') return;
     this.#daemon = undefined;
-    if (code === EXIT_HOPELESS && !this.#hasServed) return this.#giveUp();
-    if (this.#state === 'stopping') return void this.#unmount();
-    if (code === 0 && mountedAt(this.#options.directory)?.connection !== this.#connection) return this.#finish(0);
+    if (code === EXIT_HOPELESS && !this.#hasServed) {
+      this.#giveUp();
+      return;
+    }
+    if (this.#state === 'stopping') {
+      void this.#unmount();
+      return;
+    }
+    if (code === 0 && mountedAt(this.#options.directory)?.connection !== this.#connection) {
+      this.#finish(0);
+      return;
+    }
     if (this.#isReloading) {
       this.#isReloading = false;
-      return this.#start();
+      this.#start();
+      return;
     }
     this.#restart(daemon, {code, signal});
   }
 
   #restart(daemon: Daemon, fields: Readonly<Record<string, unknown>>): void {
-    if (daemon.servingSinceMs > 0 && performance.now() - daemon.servingSinceMs > HEALTHY_AFTER_MS) this.#failureCount = 0;
+    if (daemon.servingSinceMs > 0 && performance.now() - daemon.servingSinceMs > HEALTHY_AFTER_MS)
+      this.#failureCount = 0;
     const delayMs = RESTART_DELAYS_MS[this.#failureCount++];
     if (delayMs === undefined) {
       this.#options.log('error', 'daemon died again and again; giving up, apps will get errors', fields);
-      return this.#giveUp();
+      this.#giveUp();
+      return;
     }
     this.#options.log('warn', 'daemon died; starting it again', {...fields, delayMs});
     if (!this.#hasResend && this.#hasServed) this.#remount();
@@ -232,12 +262,16 @@ export class Keeper {
   #stop(signal: string): void {
     if (this.#state === 'stopping') {
       this.#options.log('warn', 'stopping by force', {signal});
-      return this.#giveUp();
+      this.#giveUp();
+      return;
     }
     this.#state = 'stopping';
     this.#options.log('info', 'stopping', {signal});
     this.#standby?.process.kill('SIGKILL');
-    if (this.#daemon === undefined) return void this.#unmount();
+    if (this.#daemon === undefined) {
+      void this.#unmount();
+      return;
+    }
     if (this.#daemon.isLoaded) send(this.#daemon, {type: 'release'});
     setTimeout(() => void this.#unmount(), RELEASE_TIMEOUT_MS).unref();
   }
@@ -248,16 +282,26 @@ export class Keeper {
   async #unmount(): Promise<void> {
     if (this.#isUnmounting) return;
     this.#isUnmounting = true;
-    for (let left = UNMOUNT_TRIES; mountedAt(this.#options.directory)?.connection === this.#connection; left--) {
+    for (
+      let left = UNMOUNT_TRIES;
+      mountedAt(this.#options.directory)?.connection === this.#connection;
+      left--
+    ) {
       const exitCode = await runUmount(this.#options.directory, left <= 0);
       if (exitCode === 0 || left < 0) break;
-      if (left === UNMOUNT_TRIES) this.#options.log('warn', 'mount is in use; waiting for apps to close their files', {directory: this.#options.directory});
+      if (left === UNMOUNT_TRIES)
+        this.#options.log('warn', 'mount is in use; waiting for apps to close their files', {
+          directory: this.#options.directory,
+        });
       await new Promise(resolve => setTimeout(resolve, UNMOUNT_RETRY_MS));
     }
     const daemon = this.#daemon;
     if (daemon !== undefined && daemon.process.exitCode === null) {
       send(daemon, {type: 'quit'});
-      await Promise.race([new Promise(resolve => daemon.process.once('close', resolve)), new Promise(resolve => setTimeout(resolve, QUIT_TIMEOUT_MS))]);
+      await Promise.race([
+        new Promise(resolve => daemon.process.once('close', resolve)),
+        new Promise(resolve => setTimeout(resolve, QUIT_TIMEOUT_MS)),
+      ]);
     }
     this.#finish(0);
   }

@@ -8,8 +8,9 @@ afterEach(async () => await node?.destroy());
 const COMMITS = 1500;
 
 test('a -wal that others look at all the time while it grows loses nothing, also over a restart of the daemon', async () => {
-  node = await TestNode.start({role: 'primary'});
-  const path = node.path('a.db');
+  const started = await TestNode.start({role: 'primary'});
+  node = started;
+  const path = started.path('a.db');
   await shell(path, 'pragma journal_mode=wal; create table t(id integer primary key, x)');
   const looking = [1, 2].map(() =>
     python(
@@ -19,7 +20,7 @@ while time.time() < end and not os.path.exists(sys.argv[2]):
     try: os.stat(sys.argv[1]); os.stat(sys.argv[1] + 'x')
     except FileNotFoundError: pass
 `,
-      [`${path}-wal`, `${node.directory}/over`],
+      [`${path}-wal`, `${started.directory}/over`],
     ),
   );
   const writing = python(
@@ -32,9 +33,9 @@ print(c.execute('pragma integrity_check').fetchone()[0], c.execute('select count
     [path, String(COMMITS)],
   );
   await new Promise(resolve => setTimeout(resolve, 700));
-  await node.killDaemon();
+  await started.killDaemon();
   expect(await writing).toBe(`ok ${COMMITS}`);
-  await python("open(sys.argv[1], 'w')", [`${node.directory}/over`]);
+  await python("open(sys.argv[1], 'w')", [`${started.directory}/over`]);
   await Promise.all(looking);
-  expect((await position(node, 'a.db')).slice(0, 16)).toBe((COMMITS + 2).toString(16).padStart(16, '0'));
+  expect((await position(started, 'a.db')).slice(0, 16)).toBe((COMMITS + 2).toString(16).padStart(16, '0'));
 });

@@ -71,7 +71,10 @@ test('switching between WAL and DELETE in both directions, with the page size ch
 });
 
 test('auto_vacuum full and incremental shrink the follower too', async () => {
-  for (const [kind, mode] of [['full', 'delete'], ['incremental', 'wal']] as const) {
+  for (const [kind, mode] of [
+    ['full', 'delete'],
+    ['incremental', 'wal'],
+  ] as const) {
     const name = `av-${kind}.db`;
     await shell(
       primary.path(name),
@@ -84,7 +87,10 @@ test('auto_vacuum full and incremental shrink the follower too', async () => {
 test('a transaction over two attached databases', async () => {
   await shell(primary.path('one.db'), 'create table t(x)');
   await shell(primary.path('two.db'), 'create table t(x)');
-  await shell(primary.path('one.db'), `attach '${primary.path('two.db')}' as b; begin; insert into t values(1); insert into b.t values(2); commit;`);
+  await shell(
+    primary.path('one.db'),
+    `attach '${primary.path('two.db')}' as b; begin; insert into t values(1); insert into b.t values(2); commit;`,
+  );
   await expectEqual(primary, follower, ['one.db', 'two.db']);
 });
 
@@ -107,7 +113,11 @@ test('databases in folders, renamed, deleted and made again, by rename over an e
   await shell(primary.path('tenants/us/b.db'), 'insert into t values(4)');
   await expectEqual(primary, follower, ['tenants/us/b.db']);
   await rm(primary.path('tenants/us/b.db'));
-  await until(async () => (await position(follower, 'tenants/us/b.db')) === 'none', 10_000, () => 'b.db is still on the follower');
+  await until(
+    async () => (await position(follower, 'tenants/us/b.db')) === 'none',
+    10_000,
+    () => 'b.db is still on the follower',
+  );
   await shell(primary.path('tenants/us/b.db'), 'pragma page_size=1024; create table other(y)');
   await expectEqual(primary, follower, ['tenants/us/b.db']);
   expect(await position(follower, 'tenants/us/b.db')).toMatch(/^0000000000000001\//);
@@ -116,9 +126,14 @@ test('databases in folders, renamed, deleted and made again, by rename over an e
 test('an app that writes on a follower waits in its busy handler and is told that the database is locked', async () => {
   for (const mode of ['delete', 'wal']) {
     const name = `busy-${mode}.db`;
-    await shell(primary.path(name), `pragma journal_mode=${mode}; create table t(x); insert into t values(1)`);
+    await shell(
+      primary.path(name),
+      `pragma journal_mode=${mode}; create table t(x); insert into t values(1)`,
+    );
     await expectEqual(primary, follower, [name]);
-    await expect(shell(follower.path(name), '.timeout 200', 'insert into t values(2)')).rejects.toThrow(/database is locked/);
+    await expect(shell(follower.path(name), '.timeout 200', 'insert into t values(2)')).rejects.toThrow(
+      /database is locked/,
+    );
     expect(await shell(follower.path(name), 'select count(*) from t')).toBe('1');
   }
 });
@@ -126,5 +141,10 @@ test('an app that writes on a follower waits in its busy handler and is told tha
 test('files that are no databases stay on their node', async () => {
   await python("open(sys.argv[1], 'w').write('hello')", [primary.path('notes.txt')]);
   await python("open(sys.argv[1], 'w').write('other')", [follower.path('mine.txt')]);
-  expect(await python("print(os.listdir(sys.argv[1]).count('notes.txt'), open(sys.argv[2]).read())", [follower.mount, follower.path('mine.txt')])).toBe('0 other');
+  expect(
+    await python("print(os.listdir(sys.argv[1]).count('notes.txt'), open(sys.argv[2]).read())", [
+      follower.mount,
+      follower.path('mine.txt'),
+    ]),
+  ).toBe('0 other');
 });

@@ -37,7 +37,10 @@ export function run(program: string, args: readonly string[], timeoutMs: number)
     child.once('close', (code, signal) => {
       clearTimeout(timer);
       if (code === 0) resolve(output.trim());
-      else reject(new Error(`${program} ended with ${code ?? signal}: ${errors.trim()}\n${output.slice(-2000)}`));
+      else
+        reject(
+          new Error(`${program} ended with ${code ?? signal}: ${errors.trim()}\n${output.slice(-2000)}`),
+        );
     });
   });
   ended.catch(() => undefined); // Whoever awaits it later still gets the error.
@@ -60,7 +63,12 @@ export async function position(node: TestNode, name: string): Promise<string> {
 }
 
 /** Waits until the follower stands where the primary does, then compares what readers see on both, byte for byte. */
-export async function expectEqual(primary: TestNode, follower: TestNode, names: readonly string[], timeoutMs = 30_000): Promise<void> {
+export async function expectEqual(
+  primary: TestNode,
+  follower: TestNode,
+  names: readonly string[],
+  timeoutMs = 30_000,
+): Promise<void> {
   for (const name of names) {
     let [ours, theirs] = ['', ''];
     await until(
@@ -69,7 +77,8 @@ export async function expectEqual(primary: TestNode, follower: TestNode, names: 
         return ours === theirs && ours !== 'none';
       },
       timeoutMs,
-      () => `${name}: primary at ${ours}, follower at ${theirs}\n${follower.log.slice(-3000)}\n${primary.log.slice(-3000)}`,
+      () =>
+        `${name}: primary at ${ours}, follower at ${theirs}\n${follower.log.slice(-3000)}\n${primary.log.slice(-3000)}`,
     );
     const [expected, found] = [await digest(primary.path(name)), await digest(follower.path(name))];
     expect(found, `${name} at ${ours}`).toBe(expected);
@@ -77,7 +86,9 @@ export async function expectEqual(primary: TestNode, follower: TestNode, names: 
   }
 }
 
-export async function startPair(set: Readonly<Record<string, string>> = {}): Promise<{primary: TestNode; follower: TestNode; destroy: () => Promise<void>}> {
+export async function startPair(
+  set: Readonly<Record<string, string>> = {},
+): Promise<{primary: TestNode; follower: TestNode; destroy: () => Promise<void>}> {
   const primary = await TestNode.start({role: 'primary', set});
   const follower = await TestNode.start({role: 'follower', primary, set});
   return {

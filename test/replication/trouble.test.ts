@@ -17,7 +17,10 @@ async function startPrimary(set: Readonly<Record<string, string>> = {}): Promise
   return node;
 }
 
-async function startFollower(primary: TestNode, set: Readonly<Record<string, string>> = {}): Promise<TestNode> {
+async function startFollower(
+  primary: TestNode,
+  set: Readonly<Record<string, string>> = {},
+): Promise<TestNode> {
   const node = await TestNode.start({role: 'follower', primary, set});
   nodes.push(node);
   return node;
@@ -75,7 +78,10 @@ print(n)
 
 test('a new follower gets everything while writes go on, and one that was away catches up', async () => {
   const primary = await startPrimary();
-  await python("c = connect(sys.argv[1]); c.execute('pragma journal_mode=wal'); c.execute('create table big(x)'); c.execute('begin'); [c.execute('insert into big values(randomblob(9000))') for i in range(3000)]; c.execute('commit')", [primary.path('big.db')]);
+  await python(
+    "c = connect(sys.argv[1]); c.execute('pragma journal_mode=wal'); c.execute('create table big(x)'); c.execute('begin'); [c.execute('insert into big values(randomblob(9000))') for i in range(3000)]; c.execute('commit')",
+    [primary.path('big.db')],
+  );
   const writing = python(WRITER, [primary.path('bank.db'), 'wal', '8']);
   await sleep(1000);
   const follower = await startFollower(primary);
@@ -99,27 +105,30 @@ test('a follower that was away for longer than the log reaches back gets a snaps
   await expectEqual(primary, follower, ['bank.db']);
 });
 
-test.each(['wal', 'delete'])('readers on the follower never see a mixed state in %s mode, while the kernel drops its caches', async mode => {
-  const primary = await startPrimary();
-  const follower = await startFollower(primary);
-  await python(WRITER, [primary.path('bank.db'), mode, '0.2']);
-  await expectEqual(primary, follower, ['bank.db']);
-  const dropping = python(
-    `
+test.each(['wal', 'delete'])(
+  'readers on the follower never see a mixed state in %s mode, while the kernel drops its caches',
+  async mode => {
+    const primary = await startPrimary();
+    const follower = await startFollower(primary);
+    await python(WRITER, [primary.path('bank.db'), mode, '0.2']);
+    await expectEqual(primary, follower, ['bank.db']);
+    const dropping = python(
+      `
 end = time.time() + 8
 while time.time() < end:
     open('/proc/sys/vm/drop_caches', 'w').write('1')
     time.sleep(0.1)
 `,
-    [],
-  );
-  const readers = ['5', '-2000'].map(cache => python(READER, [follower.path('bank.db'), '7', cache]));
-  const written = await python(WRITER, [primary.path('bank.db'), mode, '7']);
-  expect(Number(written.split(' ')[0])).toBeGreaterThan(0);
-  for (const reads of await Promise.all(readers)) expect(Number(reads)).toBeGreaterThan(0);
-  await dropping;
-  await expectEqual(primary, follower, ['bank.db']);
-});
+      [],
+    );
+    const readers = ['5', '-2000'].map(cache => python(READER, [follower.path('bank.db'), '7', cache]));
+    const written = await python(WRITER, [primary.path('bank.db'), mode, '7']);
+    expect(Number(written.split(' ')[0])).toBeGreaterThan(0);
+    for (const reads of await Promise.all(readers)) expect(Number(reads)).toBeGreaterThan(0);
+    await dropping;
+    await expectEqual(primary, follower, ['bank.db']);
+  },
+);
 
 test('a long read on the follower keeps its snapshot and does not hold up what comes in WAL mode', async () => {
   const primary = await startPrimary();
@@ -144,28 +153,36 @@ assert c.execute('select max(id) from log').fetchone()[0] > first
   await reading;
 });
 
-test.each(['wal', 'delete', 'truncate', 'persist'])('kill -9 of either daemon again and again in %s mode is a pause for the apps, nothing more', async mode => {
-  const primary = await startPrimary();
-  const follower = await startFollower(primary);
-  await python(WRITER, [primary.path('bank.db'), mode, '0.2']);
-  await expectEqual(primary, follower, ['bank.db']);
-  const writing = python(WRITER, [primary.path('bank.db'), mode, '9']);
-  const reading = python(READER, [follower.path('bank.db'), '9', '50']);
-  for (let i = 0; i < 5; i++) {
-    await sleep(800);
-    await primary.killDaemon();
-    await sleep(800);
-    await follower.killDaemon();
-  }
-  expect(Number((await writing).split(' ')[0])).toBeGreaterThan(0);
-  expect(Number(await reading)).toBeGreaterThan(0);
-  await expectEqual(primary, follower, ['bank.db']);
-});
+test.each(['wal', 'delete', 'truncate', 'persist'])(
+  'kill -9 of either daemon again and again in %s mode is a pause for the apps, nothing more',
+  async mode => {
+    const primary = await startPrimary();
+    const follower = await startFollower(primary);
+    await python(WRITER, [primary.path('bank.db'), mode, '0.2']);
+    await expectEqual(primary, follower, ['bank.db']);
+    const writing = python(WRITER, [primary.path('bank.db'), mode, '9']);
+    const reading = python(READER, [follower.path('bank.db'), '9', '50']);
+    for (let i = 0; i < 5; i++) {
+      await sleep(800);
+      await primary.killDaemon();
+      await sleep(800);
+      await follower.killDaemon();
+    }
+    expect(Number((await writing).split(' ')[0])).toBeGreaterThan(0);
+    expect(Number(await reading)).toBeGreaterThan(0);
+    await expectEqual(primary, follower, ['bank.db']);
+  },
+);
 
 test('kill -9 of everything on a node, in the middle of writes, ends after a restart in equal positions and bytes', async () => {
   const primary = await startPrimary();
   const follower = await startFollower(primary);
-  for (const [mode, victim] of [['wal', primary], ['delete', primary], ['wal', follower], ['delete', follower]] as const) {
+  for (const [mode, victim] of [
+    ['wal', primary],
+    ['delete', primary],
+    ['wal', follower],
+    ['delete', follower],
+  ] as const) {
     const name = `${mode}.db`;
     await python(WRITER, [primary.path(name), mode, '0.2']);
     const writing = python(WRITER, [primary.path(name), mode, '3']).catch(() => 'its files are gone');
@@ -208,7 +225,11 @@ test('an empty primary never makes a follower delete anything', async () => {
   expect(await primary.stop()).toBe(0);
   await rm(primary.data, {recursive: true});
   await primary.restart();
-  await until(() => follower.log.includes('primary not followed'), 15_000, () => follower.log);
+  await until(
+    () => follower.log.includes('primary not followed'),
+    15_000,
+    () => follower.log,
+  );
   expect(await shell(follower.path('a.db'), 'select x from t')).toBe('1');
 });
 
@@ -228,9 +249,14 @@ test('with fuse.follower-writes: readonly a write on the follower is refused at 
   const primary = await startPrimary();
   const follower = await startFollower(primary, {'fuse.follower-writes': 'readonly'});
   for (const mode of ['delete', 'wal']) {
-    await shell(primary.path(`${mode}.db`), `pragma journal_mode=${mode}; create table t(x); insert into t values(1)`);
+    await shell(
+      primary.path(`${mode}.db`),
+      `pragma journal_mode=${mode}; create table t(x); insert into t values(1)`,
+    );
     await expectEqual(primary, follower, [`${mode}.db`]);
-    await expect(shell(follower.path(`${mode}.db`), 'insert into t values(2)')).rejects.toThrow(/attempt to write a readonly database/);
+    await expect(shell(follower.path(`${mode}.db`), 'insert into t values(2)')).rejects.toThrow(
+      /attempt to write a readonly database/,
+    );
   }
 });
 
@@ -240,7 +266,9 @@ test('the comparison sees a follower that is not equal', async () => {
   await shell(primary.path('a.db'), "create table t(x); insert into t values('right')");
   await expectEqual(primary, follower, ['a.db']);
   expect(await follower.stop()).toBe(0);
-  await python("d = open(sys.argv[1], 'r+b'); b = d.read(); d.seek(b.index(b'right')); d.write(b'wrong')", [follower.backing('a.db')]);
+  await python("d = open(sys.argv[1], 'r+b'); b = d.read(); d.seek(b.index(b'right')); d.write(b'wrong')", [
+    follower.backing('a.db'),
+  ]);
   await follower.restart();
   expect(await position(follower, 'a.db')).toBe(await position(primary, 'a.db'));
   expect(await digest(follower.path('a.db'))).not.toBe(await digest(primary.path('a.db')));

@@ -1,12 +1,22 @@
 import {type ChildProcess, spawn} from 'node:child_process';
-import {closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {fileURLToPath} from 'node:url';
 import {abortConnection, mountedAt, unmount} from '../../src/fuse/mount.ts';
 
-const MAIN = process.env.FERRITE_TEST_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const MAIN =
+  process.env.FERRITE_TEST_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const START_MS = 15_000;
 const STOP_MS = 15_000;
 let portNext = 22_000 + (process.pid % 5000) * 4;
@@ -92,13 +102,24 @@ export class TestNode {
     const exited = this.#exit.then(code => {
       throw new Error(`keeper ended with ${code} before it was ready:\n${this.log}`);
     });
-    await Promise.race([until(() => countOf(this.log, 'msg="ready"') > readyBefore, START_MS, () => `not ready:\n${this.log}`), exited]);
+    await Promise.race([
+      until(
+        () => countOf(this.log, 'msg="ready"') > readyBefore,
+        START_MS,
+        () => `not ready:\n${this.log}`,
+      ),
+      exited,
+    ]);
     exited.catch(() => undefined);
   }
 
   /** Runs another command of ferrite with this node's config. Rejects unless it exits with 0. */
   async command(name: string, ...args: readonly string[]): Promise<void> {
-    const child = spawn(process.execPath, [MAIN, name, '-config', join(this.directory, 'ferrite.yml'), ...args], {stdio: ['ignore', 'ignore', 'inherit']});
+    const child = spawn(
+      process.execPath,
+      [MAIN, name, '-config', join(this.directory, 'ferrite.yml'), ...args],
+      {stdio: ['ignore', 'ignore', 'inherit']},
+    );
     const code = await new Promise(resolve => child.once('exit', resolve));
     if (code !== 0) throw new Error(`ferrite ${name} ended with ${code}`);
   }
@@ -111,7 +132,11 @@ export class TestNode {
 
   /** kill -9 of the daemon that serves now: the keeper starts another. */
   async killDaemon(): Promise<void> {
-    await until(() => this.daemonPid !== this.#killed && isRunning(this.daemonPid), START_MS, () => `no daemon serves:\n${this.log}`);
+    await until(
+      () => this.daemonPid !== this.#killed && isRunning(this.daemonPid),
+      START_MS,
+      () => `no daemon serves:\n${this.log}`,
+    );
     this.#killed = this.daemonPid;
     process.kill(this.#killed, 'SIGKILL');
   }
@@ -154,13 +179,19 @@ export class TestNode {
       lines.push(name === undefined ? value : `  ${name}: ${value}`);
       sections.set(section, lines);
     }
-    const yaml = [...sections].map(([section, lines]) => (lines[0]?.startsWith('  ') ? `${section}:\n${lines.join('\n')}\n` : `${section}: ${lines[0]}\n`));
+    const yaml = [...sections].map(([section, lines]) =>
+      lines[0]?.startsWith('  ') ? `${section}:\n${lines.join('\n')}\n` : `${section}: ${lines[0]}\n`,
+    );
     writeFileSync(join(this.directory, 'ferrite.yml'), yaml.join(''));
   }
 }
 
 /** Polls `condition` until it holds; throws with `describe()` after `timeoutMs`. */
-export async function until(condition: () => boolean | Promise<boolean>, timeoutMs: number, describe: () => string): Promise<void> {
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  timeoutMs: number,
+  describe: () => string,
+): Promise<void> {
   const end = Date.now() + timeoutMs;
   while (!(await condition())) {
     if (Date.now() > end) throw new Error(`Not within ${timeoutMs} ms: ${describe()}`);

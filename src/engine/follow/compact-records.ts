@@ -32,7 +32,10 @@ export function fileSource(fd: number, offset: number, size: number): ByteSource
 }
 
 /** Merges consecutive records into one: the last version of each page. Writes it to a temporary file and returns that. */
-export function compactRecords(records: readonly ByteSource[], options: CompactOptions): {readonly path: string; readonly size: number} {
+export function compactRecords(
+  records: readonly ByteSource[],
+  options: CompactOptions,
+): {readonly path: string; readonly size: number} {
   const temporaries: number[] = [];
   try {
     let level = [...records];
@@ -52,7 +55,10 @@ export function compactRecords(records: readonly ByteSource[], options: CompactO
   }
 }
 
-function mergeOnce(sources: readonly ByteSource[], {crc64, compress, lockPgno, temporaryPath}: CompactOptions): {path: string; size: number} {
+function mergeOnce(
+  sources: readonly ByteSource[],
+  {crc64, compress, lockPgno, temporaryPath}: CompactOptions,
+): {path: string; size: number} {
   const inputs = sources.map(source => {
     const {header} = new LtxDecoder({source, crc64: crc64.create()});
     return new LtxDecoder({source, crc64: crc64.create(), lockPgno: lockPgno(header.pageSize)});
@@ -62,10 +68,17 @@ function mergeOnce(sources: readonly ByteSource[], {crc64, compress, lockPgno, t
   try {
     let position = 0;
     const write = (chunk: Uint8Array) => {
-      for (let count = 0; count < chunk.length; ) count += writeSync(fd, chunk, count, chunk.length - count, position + count);
+      for (let count = 0; count < chunk.length; )
+        count += writeSync(fd, chunk, count, chunk.length - count, position + count);
       position += chunk.length;
     };
-    compactLtx({inputs, crc64: crc64.create(), compress, write, lockPgno: lockPgno(inputs[0].header.pageSize)});
+    compactLtx({
+      inputs,
+      crc64: crc64.create(),
+      compress,
+      write,
+      lockPgno: lockPgno(inputs[0].header.pageSize),
+    });
     return {path, size: position};
   } finally {
     closeSync(fd);

@@ -32,7 +32,8 @@ export class DatabaseFiles {
   rename(name: string, newName: string): void {
     mkdirSync(dirname(join(this.#mount, newName)), {recursive: true});
     for (const suffix of SUFFIXES) {
-      if (existsSync(join(this.#backing, name + suffix))) renameSync(join(this.#mount, name + suffix), join(this.#mount, newName + suffix));
+      if (existsSync(join(this.#backing, name + suffix)))
+        renameSync(join(this.#mount, name + suffix), join(this.#mount, newName + suffix));
     }
   }
 
@@ -47,7 +48,8 @@ export class DatabaseFiles {
     mkdirSync(directory, {recursive: true, mode: 0o700});
     const flat = name.replaceAll('/', '_');
     for (const suffix of SUFFIXES) {
-      if (suffix !== '-shm' && existsSync(join(this.#backing, name + suffix))) linkSync(join(this.#backing, name + suffix), join(directory, flat + suffix));
+      if (suffix !== '-shm' && existsSync(join(this.#backing, name + suffix)))
+        linkSync(join(this.#backing, name + suffix), join(directory, flat + suffix));
     }
     this.remove(name);
   }

@@ -3,7 +3,14 @@ import {join} from 'node:path';
 import type {KernelNotifier} from '../../fuse/notify.ts';
 import {type ByteSource, bytesSource, measureLtx} from '../../ltx/decoder.ts';
 import {LtxError} from '../../ltx/error.ts';
-import {CHECKSUM_FLAG, type Checksum, EMPTY_POSITION, equalPositions, type Position, toTxid} from '../../ltx/position.ts';
+import {
+  CHECKSUM_FLAG,
+  type Checksum,
+  EMPTY_POSITION,
+  equalPositions,
+  type Position,
+  toTxid,
+} from '../../ltx/position.ts';
 import {xorChecksum} from '../../ltx/checksum.ts';
 import {FollowerDatabase} from '../apply/follower-database.ts';
 import type {KernelCache, PageTransaction} from '../apply/page-transaction.ts';
@@ -50,7 +57,12 @@ export class FollowedDatabase {
   #isUnknown = false;
   #flushAtMs = 0;
 
-  constructor(context: FollowContext, id: string, name: string, before: {readonly isNewBoot: boolean; readonly wasInUse: boolean}) {
+  constructor(
+    context: FollowContext,
+    id: string,
+    name: string,
+    before: {readonly isNewBoot: boolean; readonly wasInUse: boolean},
+  ) {
     this.#context = context;
     this.id = id;
     this.name = name;
@@ -75,7 +87,14 @@ export class FollowedDatabase {
   get info(): DatabaseInfo {
     const {store, id, name} = this;
     if (this.#isUnknown) return {id, name, position: EMPTY_POSITION, term: 0n, pageSize: 0, commit: 0};
-    return {id, name, position: store.position, term: store.term, pageSize: store.checksums.pageSize, commit: store.checksums.pageCount};
+    return {
+      id,
+      name,
+      position: store.position,
+      term: store.term,
+      pageSize: store.checksums.pageSize,
+      commit: store.checksums.pageCount,
+    };
   }
 
   /** Opens the files under SQLite's locks and brings them up to the log. Throws `ApplyError` while an app is in the way. */
@@ -92,7 +111,12 @@ export class FollowedDatabase {
   /** Checks one record and appends it to the log. `finishApply` brings it to the files. */
   accept(source: ByteSource): void {
     const {store} = this;
-    if (this.#isUnknown) throw new LtxError('LTX_GAP', 'Cannot apply transaction: the database is not known to be at any position', {});
+    if (this.#isUnknown)
+      throw new LtxError(
+        'LTX_GAP',
+        'Cannot apply transaction: the database is not known to be at any position',
+        {},
+      );
     const {staged} = checkRecord(store, source, this.#context);
     const entry = source.bytes === undefined ? store.log.appendFrom(source) : store.log.append(source.bytes);
     store.adopt(staged, entry);
@@ -141,12 +165,23 @@ export class FollowedDatabase {
    * Replaces the content by the `pageCount` pages in `image`, which stand at `position`. Readers see it as one
    * transaction. Throws `LTX_CHECKSUM_MISMATCH` when the pages are not what the position says.
    */
-  prepareReplace(image: ByteSource, shape: {readonly pageSize: number; readonly pageCount: number}, position: Position): PageTransaction {
+  prepareReplace(
+    image: ByteSource,
+    shape: {readonly pageSize: number; readonly pageCount: number},
+    position: Position,
+  ): PageTransaction {
     const {pageSize, pageCount} = shape;
     const staged = this.#hashImage(image, pageSize, pageCount);
-    const rolling = staged.checksums.reduce<Checksum>((sum, checksum) => xorChecksum(sum, checksum), CHECKSUM_FLAG);
+    const rolling = staged.checksums.reduce<Checksum>(
+      (sum, checksum) => xorChecksum(sum, checksum),
+      CHECKSUM_FLAG,
+    );
     if (rolling !== position.checksum) {
-      throw new LtxError('LTX_CHECKSUM_MISMATCH', 'Cannot apply snapshot: its pages are not those of its position', {computed: rolling, promised: position.checksum});
+      throw new LtxError(
+        'LTX_CHECKSUM_MISMATCH',
+        'Cannot apply snapshot: its pages are not those of its position',
+        {computed: rolling, promised: position.checksum},
+      );
     }
     this.#replacement = staged;
     return imageTransaction(image, this.#changedPages(staged), staged);
@@ -156,7 +191,11 @@ export class FollowedDatabase {
   #changedPages({pageSize, pgnos, checksums}: StagedChecksums): readonly number[] {
     const {store} = this;
     const table = store.checksums;
-    const isComparable = !this.#isUnknown && !store.isRebuilding && table.pageSize === pageSize && equalPositions(this.#applied, store.position);
+    const isComparable =
+      !this.#isUnknown &&
+      !store.isRebuilding &&
+      table.pageSize === pageSize &&
+      equalPositions(this.#applied, store.position);
     return isComparable ? pgnos.filter((pgno, i) => table.get(pgno) !== checksums[i]) : pgnos;
   }
 
@@ -286,7 +325,11 @@ export class FollowedDatabase {
       return;
     }
     const durable = store.checksums.state === 'missing' ? undefined : store.checksums.durablePosition;
-    if (durable !== undefined && durable.txid >= store.log.base.position.txid && durable.txid < store.position.txid) {
+    if (
+      durable !== undefined &&
+      durable.txid >= store.log.base.position.txid &&
+      durable.txid < store.position.txid
+    ) {
       this.#applied = durable;
       if (this.#catchUpFiles() === 'done' && this.#matchesLog()) return;
     }
@@ -307,7 +350,10 @@ export class FollowedDatabase {
       },
     };
     const staged = this.#hashImage(image, pageSize, pageCount);
-    const rolling = staged.checksums.reduce<Checksum>((sum, checksum) => xorChecksum(sum, checksum), CHECKSUM_FLAG);
+    const rolling = staged.checksums.reduce<Checksum>(
+      (sum, checksum) => xorChecksum(sum, checksum),
+      CHECKSUM_FLAG,
+    );
     if (rolling !== store.position.checksum) return false;
     if (store.isRebuilding) store.adoptImage(staged);
     return true;
@@ -319,7 +365,8 @@ export class FollowedDatabase {
     const page = new Uint8Array(pageSize);
     for (let pgno = 1; pgno <= pageCount; pgno++) {
       if (pgno === lockPgno) continue;
-      if (image.read((pgno - 1) * pageSize, page) !== pageSize) throw new LtxError('LTX_TRUNCATED', `Cannot read page ${pgno}: the image is cut short`, {pgno});
+      if (image.read((pgno - 1) * pageSize, page) !== pageSize)
+        throw new LtxError('LTX_TRUNCATED', `Cannot read page ${pgno}: the image is cut short`, {pgno});
       staged.pgnos.push(pgno);
       staged.checksums.push(this.#context.pageHasher.checksum(pgno, page));
     }
@@ -334,11 +381,19 @@ export class FollowedDatabase {
 
 function part(source: ByteSource, offset: number, size: number): ByteSource {
   if (source.bytes !== undefined) return bytesSource(source.bytes.subarray(offset, offset + size));
-  return {size, read: (position, target) => source.read(offset + position, target.subarray(0, Math.min(target.length, size - position)))};
+  return {
+    size,
+    read: (position, target) =>
+      source.read(offset + position, target.subarray(0, Math.min(target.length, size - position))),
+  };
 }
 
 /** Pages of an image as one transaction. */
-function imageTransaction(image: ByteSource, pgnos: readonly number[], {pageSize, commit}: StagedChecksums): PageTransaction {
+function imageTransaction(
+  image: ByteSource,
+  pgnos: readonly number[],
+  {pageSize, commit}: StagedChecksums,
+): PageTransaction {
   return {
     pageSize,
     commit,
@@ -354,11 +409,19 @@ function imageTransaction(image: ByteSource, pgnos: readonly number[], {pageSize
 }
 
 /** Position after the last record in `records`; `from` where there is none. */
-export function positionAfter(records: readonly ByteSource[], tools: CheckTools, from: {readonly position: Position; readonly term: bigint}): {readonly position: Position; readonly term: bigint; readonly commit: number | undefined} {
+export function positionAfter(
+  records: readonly ByteSource[],
+  tools: CheckTools,
+  from: {readonly position: Position; readonly term: bigint},
+): {readonly position: Position; readonly term: bigint; readonly commit: number | undefined} {
   const last = records.at(-1);
   if (last === undefined) return {...from, commit: undefined};
   const decoder = openDecoder(last, tools);
   const {header} = decoder;
   const trailer = decoder.close();
-  return {position: {txid: header.maxTxid, checksum: trailer.postApplyChecksum as Checksum}, term: header.nodeId, commit: header.commit};
+  return {
+    position: {txid: header.maxTxid, checksum: trailer.postApplyChecksum as Checksum},
+    term: header.nodeId,
+    commit: header.commit,
+  };
 }

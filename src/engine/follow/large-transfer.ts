@@ -1,5 +1,5 @@
 import {closeSync, openSync, rmSync, writeSync} from 'node:fs';
-import {type ByteSource} from '../../ltx/decoder.ts';
+import type {ByteSource} from '../../ltx/decoder.ts';
 import {LtxError} from '../../ltx/error.ts';
 import type {TransferInfo} from '../apply-messages.ts';
 import {fileSource} from './compact-records.ts';
@@ -26,8 +26,16 @@ export class IncomingTransfer {
 
   writePages(pgno: number, bytes: Uint8Array): void {
     const {info} = this;
-    if (info.kind !== 'snapshot' || pgno < 1 || bytes.length % info.pageSize !== 0 || pgno - 1 + bytes.length / info.pageSize > info.pageCount) {
-      throw new LtxError('LTX_BAD_PAGE', `Cannot take pages from ${pgno}: they are not of this snapshot`, {pgno, size: bytes.length});
+    if (
+      info.kind !== 'snapshot' ||
+      pgno < 1 ||
+      bytes.length % info.pageSize !== 0 ||
+      pgno - 1 + bytes.length / info.pageSize > info.pageCount
+    ) {
+      throw new LtxError('LTX_BAD_PAGE', `Cannot take pages from ${pgno}: they are not of this snapshot`, {
+        pgno,
+        size: bytes.length,
+      });
     }
     writeAt(this.#imageFd, bytes, (pgno - 1) * info.pageSize);
   }
@@ -50,7 +58,11 @@ export class IncomingTransfer {
     for (const record of records) {
       const decoder = openDecoder(record, tools);
       if (decoder.header.pageSize !== info.pageSize) {
-        throw new LtxError('LTX_PAGE_SIZE_MISMATCH', 'Cannot apply snapshot: the page size changed while it was sent', {});
+        throw new LtxError(
+          'LTX_PAGE_SIZE_MISMATCH',
+          'Cannot apply snapshot: the page size changed while it was sent',
+          {},
+        );
       }
       for (let found = decoder.nextPage(); found !== undefined; found = decoder.nextPage()) {
         writeAt(this.#imageFd, found.page, (found.pgno - 1) * info.pageSize);
@@ -74,5 +86,6 @@ export class IncomingTransfer {
 }
 
 function writeAt(fd: number, bytes: Uint8Array, position: number): void {
-  for (let count = 0; count < bytes.length; ) count += writeSync(fd, bytes, count, bytes.length - count, position + count);
+  for (let count = 0; count < bytes.length; )
+    count += writeSync(fd, bytes, count, bytes.length - count, position + count);
 }

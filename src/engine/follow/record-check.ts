@@ -28,9 +28,15 @@ export function checkRecord(store: DatabaseStore, source: ByteSource, tools: Che
   const decoder = openDecoder(source, tools, tools.pageHasher);
   const {checksums, position} = store;
   checkFollowsOn(header, position.txid, position.checksum);
-  const isSamePageSize = header.minTxid > 1n && (checksums.pageCount === 0 || checksums.pageSize === header.pageSize);
+  const isSamePageSize =
+    header.minTxid > 1n && (checksums.pageCount === 0 || checksums.pageSize === header.pageSize);
   const countBefore = isSamePageSize ? checksums.pageCount : 0;
-  const staged: StagedChecksums = {pageSize: header.pageSize, commit: header.commit, pgnos: [], checksums: []};
+  const staged: StagedChecksums = {
+    pageSize: header.pageSize,
+    commit: header.commit,
+    pgnos: [],
+    checksums: [],
+  };
   let rolling: Checksum = isSamePageSize ? checksums.checksum : CHECKSUM_FLAG;
   for (let found = decoder.nextPage(); found !== undefined; found = decoder.nextPage()) {
     const checksum = found.checksum ?? CHECKSUM_FLAG;
@@ -46,23 +52,31 @@ export function checkRecord(store: DatabaseStore, source: ByteSource, tools: Che
   }
   const {postApplyChecksum} = decoder.close();
   if (rolling !== postApplyChecksum) {
-    throw new LtxError('LTX_CHECKSUM_MISMATCH', `Cannot apply transaction ${header.maxTxid}: the database would not be as the primary's`, {
-      txid: header.maxTxid,
-      computed: rolling,
-      promised: postApplyChecksum,
-    });
+    throw new LtxError(
+      'LTX_CHECKSUM_MISMATCH',
+      `Cannot apply transaction ${header.maxTxid}: the database would not be as the primary's`,
+      {
+        txid: header.maxTxid,
+        computed: rolling,
+        promised: postApplyChecksum,
+      },
+    );
   }
   return {header, staged};
 }
 
 function checkFollowsOn(header: LtxHeader, txid: bigint, checksum: bigint): void {
   if (header.minTxid === txid + 1n && (header.minTxid === 1n || header.preApplyChecksum === checksum)) return;
-  throw new LtxError('LTX_GAP', `Cannot apply transaction ${header.minTxid}: the database stands at ${txid}`, {
-    minTxid: header.minTxid,
-    txid,
-    preApplyChecksum: header.preApplyChecksum,
-    checksum,
-  });
+  throw new LtxError(
+    'LTX_GAP',
+    `Cannot apply transaction ${header.minTxid}: the database stands at ${txid}`,
+    {
+      minTxid: header.minTxid,
+      txid,
+      preApplyChecksum: header.preApplyChecksum,
+      checksum,
+    },
+  );
 }
 
 /** A record's pages, to be read as often as needed. */
@@ -84,7 +98,16 @@ export function readLtxHeader(source: ByteSource): LtxHeader {
   return decodeLtxHeader(bytes.subarray(0, source.read(0, bytes)));
 }
 
-export function openDecoder(source: ByteSource, {crc64, lockPgno}: CheckTools, pageHasher?: PageHasher): LtxDecoder {
+export function openDecoder(
+  source: ByteSource,
+  {crc64, lockPgno}: CheckTools,
+  pageHasher?: PageHasher,
+): LtxDecoder {
   const {pageSize} = readLtxHeader(source);
-  return new LtxDecoder({source, crc64: crc64.create(), lockPgno: lockPgno(pageSize), ...(pageHasher === undefined ? {} : {pageHasher})});
+  return new LtxDecoder({
+    source,
+    crc64: crc64.create(),
+    lockPgno: lockPgno(pageSize),
+    ...(pageHasher === undefined ? {} : {pageHasher}),
+  });
 }

@@ -1,7 +1,7 @@
 import {closeSync, writeSync} from 'node:fs';
 import {MessageChannel, type MessagePort, Worker} from 'node:worker_threads';
-import {eventfd} from '../lib/libc.ts';
-import type {FsAnswer, FsCommand, FsEvent, FsQuestion, FsThreadData} from './messages.ts';
+import {eventfd} from '../../lib/libc.ts';
+import type {FsAnswer, FsCommand, FsEvent, FsQuestion, FsThreadData} from '../messages.ts';
 
 export type FsThreadOptions = Omit<FsThreadData, 'wakeFd' | 'port'>;
 
@@ -31,11 +31,16 @@ export class FsClient {
 
   /** Loads the thread's code; nothing runs yet. */
   static preload(): Worker {
-    return new Worker(new URL('./fs-thread.js', import.meta.url));
+    return new Worker(new URL('../fs-thread.js', import.meta.url));
   }
 
   /** Lets a preloaded thread begin. `onFailure` is called when it ends by an error: the process can't go on then. */
-  static start(worker: Worker, options: FsThreadOptions, onEvent: (event: FsEvent) => void, onFailure: (error: Error) => void): FsClient {
+  static start(
+    worker: Worker,
+    options: FsThreadOptions,
+    onEvent: (event: FsEvent) => void,
+    onFailure: (error: Error) => void,
+  ): FsClient {
     const wakeFd = eventfd();
     const {port1, port2} = new MessageChannel();
     const data: FsThreadData = {...options, wakeFd, port: port2};
@@ -50,7 +55,9 @@ export class FsClient {
   }
 
   /** Asks and waits for the answer. Rejects when the thread ends before. */
-  async ask<Kind extends FsQuestion['kind']>(question: Extract<FsQuestion, {kind: Kind}>): Promise<Extract<FsAnswer, {kind: Kind}>> {
+  async ask<Kind extends FsQuestion['kind']>(
+    question: Extract<FsQuestion, {kind: Kind}>,
+  ): Promise<Extract<FsAnswer, {kind: Kind}>> {
     const request = this.nextRequest();
     const answer = await new Promise<FsAnswer>((resolve, reject) => {
       this.#answers.set(request, {resolve, reject});
@@ -64,7 +71,8 @@ export class FsClient {
   }
 
   close(): void {
-    for (const {reject} of this.#answers.values()) reject(new Error('Cannot answer: the fs thread has ended'));
+    for (const {reject} of this.#answers.values())
+      reject(new Error('Cannot answer: the fs thread has ended'));
     this.#answers.clear();
     this.#port.close();
     closeSync(this.#wakeFd);

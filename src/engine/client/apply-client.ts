@@ -1,6 +1,6 @@
 import {MessageChannel, type MessagePort, Worker} from 'node:worker_threads';
-import type {Position} from '../ltx/position.ts';
-import type {ApplyCommand, ApplyEvent, ApplyRequest, ApplyThreadData} from './apply-messages.ts';
+import type {Position} from '../../ltx/position.ts';
+import type {ApplyCommand, ApplyEvent, ApplyRequest, ApplyThreadData} from '../apply-messages.ts';
 
 /** The apply thread could not do what was asked; `code` is that of the error there. */
 export class ApplyRefusal extends Error {
@@ -26,13 +26,20 @@ export class ApplyClient {
   readonly #onEvent: (event: ApplyEvent) => void;
   #requestLast = 0;
 
-  constructor(options: Omit<ApplyThreadData, 'port'>, onEvent: (event: ApplyEvent) => void, onFailure: (error: Error) => void) {
+  constructor(
+    options: Omit<ApplyThreadData, 'port'>,
+    onEvent: (event: ApplyEvent) => void,
+    onFailure: (error: Error) => void,
+  ) {
     this.#onEvent = onEvent;
     const {port1, port2} = new MessageChannel();
     this.#port = port1;
     port1.on('message', (event: ApplyEvent) => this.#receive(event));
     const workerData: ApplyThreadData = {...options, port: port2};
-    this.#worker = new Worker(new URL('./apply-thread.js', import.meta.url), {workerData, transferList: [port2]});
+    this.#worker = new Worker(new URL('../apply-thread.js', import.meta.url), {
+      workerData,
+      transferList: [port2],
+    });
     this.#worker.once('error', onFailure);
   }
 
@@ -55,7 +62,8 @@ export class ApplyClient {
   async close(): Promise<void> {
     this.#port.close();
     await this.#worker.terminate();
-    for (const {reject} of this.#answers.values()) reject(new ApplyRefusal('APPLY_CANCELLED', 'Cannot answer: the apply thread has ended'));
+    for (const {reject} of this.#answers.values())
+      reject(new ApplyRefusal('APPLY_CANCELLED', 'Cannot answer: the apply thread has ended'));
     this.#answers.clear();
   }
 
@@ -65,7 +73,8 @@ export class ApplyClient {
 
   #receive(event: ApplyEvent): void {
     if (event.type === 'answer') this.#take(event.request)?.resolve(event.position);
-    else if (event.type === 'refused') this.#take(event.request)?.reject(new ApplyRefusal(event.code, event.message));
+    else if (event.type === 'refused')
+      this.#take(event.request)?.reject(new ApplyRefusal(event.code, event.message));
     else this.#onEvent(event);
   }
 
