@@ -138,7 +138,7 @@ export class FsPrimary {
     const {id, store} = database;
     if (id === undefined || store === undefined) return;
     let record: Uint8Array | undefined;
-    if (this.#wantsRecords && entry.size <= RECORD_SIZE_MAX) {
+    if (this.#wantsRecords && !this.#options.outbox.isBacklogged && entry.size <= RECORD_SIZE_MAX) {
       record = new Uint8Array(entry.size);
       store.log.read(entry).read(0, record);
     }

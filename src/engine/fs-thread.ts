@@ -40,7 +40,7 @@ class FsThread implements SessionHandler {
 
   constructor(data: FsThreadData, crc64: Crc64Factory) {
     this.#data = data;
-    this.#outbox = new Outbox(data.port);
+    this.#outbox = new Outbox(data.port, data.taken);
     const {fuseFd, wakeFd} = data;
     const paths = dataPaths(data.dataDirectory);
     const disk = diskThatCrashesAt(data.crashAt);

@@ -39,6 +39,8 @@ export interface FsThreadData extends ThreadData {
   /** The connection served requests before: ask the kernel for those that got no answer. */
   readonly isResuming: boolean;
   readonly port: MessagePort;
+  /** Int32: counts the batches of events that main has taken. */
+  readonly taken: SharedArrayBuffer;
 }
 
 /** A database as the engine tells of it. */

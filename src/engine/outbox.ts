@@ -3,15 +3,26 @@ import type {FsEvent} from './messages.ts';
 
 const DELAY_MS = 0.15;
 const COUNT_MAX = 64;
+/** Batches that main has not taken yet, above which no records go along. */
+const BACKLOG_MAX = 64;
 
 /** Events on their way to main, a few at a time: waking it for each commit would cost as much as the commit. */
 export class Outbox {
   readonly #port: MessagePort;
+  /** How many batches main has taken. */
+  readonly #taken: Int32Array;
+  #posted = 0;
   #events: FsEvent[] = [];
   #sinceMs = 0;
 
-  constructor(port: MessagePort) {
+  constructor(port: MessagePort, taken: SharedArrayBuffer) {
     this.#port = port;
+    this.#taken = new Int32Array(taken);
+  }
+
+  /** Main does not keep up: what can be read from the log later should not be sent. */
+  get isBacklogged(): boolean {
+    return ((this.#posted - Atomics.load(this.#taken, 0)) | 0) > BACKLOG_MAX;
   }
 
   get isEmpty(): boolean {
@@ -32,6 +43,7 @@ export class Outbox {
   flush(): void {
     if (this.#events.length === 0) return;
     this.#port.postMessage(this.#events);
+    this.#posted = (this.#posted + 1) | 0;
     this.#events = [];
   }
 }

@@ -52,6 +52,8 @@ export const FATTR_MTIME_NOW = 1 << 8;
 /** `struct fuse_open_out.open_flags`. */
 export const FOPEN_DIRECT_IO = 1 << 0;
 export const FOPEN_KEEP_CACHE = 1 << 1;
+/** Closing a file does not write its dirty pages back first (Linux 5.16; older kernels ignore it). */
+export const FOPEN_NOFLUSH = 1 << 5;
 
 /** `struct fuse_fsync_in.fsync_flags`. */
 export const FUSE_FSYNC_FDATASYNC = 1 << 0;

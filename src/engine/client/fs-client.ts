@@ -3,7 +3,7 @@ import {MessageChannel, type MessagePort, Worker} from 'node:worker_threads';
 import {eventfd} from '../../lib/libc.ts';
 import type {FsAnswer, FsCommand, FsEvent, FsQuestion, FsThreadData} from '../messages.ts';
 
-export type FsThreadOptions = Omit<FsThreadData, 'wakeFd' | 'port'>;
+export type FsThreadOptions = Omit<FsThreadData, 'wakeFd' | 'port' | 'taken'>;
 
 interface PendingAnswer {
   readonly resolve: (answer: FsAnswer) => void;
@@ -20,12 +20,19 @@ export class FsClient {
   readonly #onEvent: (event: FsEvent) => void;
   #requestLast = 0;
 
-  private constructor(port: MessagePort, wakeFd: number, onEvent: (event: FsEvent) => void) {
+  private constructor(
+    port: MessagePort,
+    wakeFd: number,
+    taken: SharedArrayBuffer,
+    onEvent: (event: FsEvent) => void,
+  ) {
     this.#port = port;
     this.#wakeFd = wakeFd;
     this.#onEvent = onEvent;
+    const counter = new Int32Array(taken);
     port.on('message', (events: readonly FsEvent[]) => {
       for (const event of events) this.#receive(event);
+      Atomics.add(counter, 0, 1);
     });
   }
 
@@ -43,10 +50,11 @@ export class FsClient {
   ): FsClient {
     const wakeFd = eventfd();
     const {port1, port2} = new MessageChannel();
-    const data: FsThreadData = {...options, wakeFd, port: port2};
+    const taken = new SharedArrayBuffer(4);
+    const data: FsThreadData = {...options, wakeFd, port: port2, taken};
     worker.once('error', onFailure);
     worker.postMessage(data, [port2]);
-    return new FsClient(port1, wakeFd, onEvent);
+    return new FsClient(port1, wakeFd, taken, onEvent);
   }
 
   send(command: FsCommand): void {

@@ -22,6 +22,7 @@ import {
   FATTR_UID,
   FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
+  FOPEN_NOFLUSH,
   FUSE_FSYNC_FDATASYNC,
 } from '../../fuse/opcodes.ts';
 import type {FuseRequest} from '../../fuse/request.ts';
@@ -50,6 +51,11 @@ import {fileRole} from './names.ts';
 
 const {EACCES, EBADF, EEXIST, EISDIR, EOPNOTSUPP, ESTALE} = constants.errno;
 const O_ACCMODE = 3; // Mask of O_RDONLY, O_WRONLY and O_RDWR
+/**
+ * The kernel's cache stays, since only the daemon changes files behind it. Not flushing at close lets a killed daemon
+ * end that has files of its own mount open and mapped: nobody would answer the write-back.
+ */
+const OPEN_FLAGS = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH;
 const WRITE_IN_SIZE = 40; // sizeof(struct fuse_write_in)
 const CREATE_IN_SIZE = 16; // sizeof(struct fuse_create_in)
 const FALLOC_FL_KEEP_SIZE = 1; // fallocate(2)
@@ -70,7 +76,7 @@ export function open(context: MountContext, request: FuseRequest): void {
   if (!passes(context.hooks.beforeOpen(inode, flags, request), request)) return;
   inode.opens++;
   context.hooks.opened(inode);
-  context.replies.opened(request.id, FOPEN_KEEP_CACHE);
+  context.replies.opened(request.id, OPEN_FLAGS);
 }
 
 export function create(context: MountContext, request: FuseRequest): void {
@@ -98,7 +104,7 @@ export function create(context: MountContext, request: FuseRequest): void {
   inode.lookups++;
   inode.opens++;
   context.hooks.created(inode);
-  context.replies.created(request.id, attributes(inode, stats), FOPEN_KEEP_CACHE);
+  context.replies.created(request.id, attributes(inode, stats), OPEN_FLAGS);
 }
 
 function adopt(path: string, parent: Inode, request: FuseRequest, context: MountContext): void {
