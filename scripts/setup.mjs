@@ -13,6 +13,9 @@ const programs = [
   {name: 'sqlite3', debian: 'sqlite3'},
   {name: 'make', debian: 'make'},
   {name: 'g++', debian: 'g++'},
+  {name: 'javac', debian: 'default-jdk-headless'},
+  {name: 'mvn', debian: 'maven'},
+  {name: 'go', debian: 'golang'},
 ];
 
 function checkNode() {

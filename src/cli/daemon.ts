@@ -1,9 +1,9 @@
 import {writeFileSync} from 'node:fs';
 import {join} from 'node:path';
-import type {Config} from '../config/options.ts';
 import {NodeIdentity} from '../cluster/node-identity.ts';
-import {diskThatCrashesAt, noteBoot} from '../engine/data-directory.ts';
+import type {Config} from '../config/options.ts';
 import {FsClient} from '../engine/client/fs-client.ts';
+import {diskThatCrashesAt, noteBoot} from '../engine/data-directory.ts';
 import {
   type DaemonMessage,
   EXIT_HOPELESS,

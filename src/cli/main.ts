@@ -1,8 +1,8 @@
 #!/usr/bin/env node
-import {homedir} from 'node:os';
 import {readFileSync, realpathSync} from 'node:fs';
-import type {Config} from '../config/options.ts';
+import {homedir} from 'node:os';
 import {loadConfig} from '../config/load.ts';
+import type {Config} from '../config/options.ts';
 import {describeExit} from './exit.ts';
 import {type ConfigSource, parseCommandLine} from './usage.ts';
 

@@ -4,7 +4,7 @@ import {join} from 'node:path';
 import {fileURLToPath} from 'node:url';
 import type {Config} from '../config/options.ts';
 import {makeDataDirectory, removeHidden} from '../engine/data-directory.ts';
-import {abortConnection, isMounted, mountedAt, MountError, unmount} from '../fuse/mount.ts';
+import {abortConnection, isMounted, MountError, mountedAt, unmount} from '../fuse/mount.ts';
 import {Keeper} from '../keeper/keeper.ts';
 import {createLogger} from '../telemetry/log.ts';
 import {DataLock} from './data-lock.ts';

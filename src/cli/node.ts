@@ -1,3 +1,4 @@
+import {rm} from 'node:fs/promises';
 import {createServer, type Server} from 'node:http';
 import {join} from 'node:path';
 import type {Worker} from 'node:worker_threads';
@@ -7,8 +8,8 @@ import type {NodeIdentity} from '../cluster/node-identity.ts';
 import {PrimaryServer} from '../cluster/primary-server.ts';
 import {ReplicationClient} from '../cluster/replication-client.ts';
 import type {Config} from '../config/options.ts';
-import {ApplyClient} from '../engine/client/apply-client.ts';
 import type {ApplyEvent} from '../engine/apply-messages.ts';
+import {ApplyClient} from '../engine/client/apply-client.ts';
 import {FsClient} from '../engine/client/fs-client.ts';
 import type {FsEvent, FsThreadData, ThreadData} from '../engine/messages.ts';
 import {unmount} from '../fuse/mount.ts';
@@ -132,6 +133,11 @@ export class Node {
         void this.#apply
           ?.ask({type: 'attach', id: event.id})
           .catch(error => this.#options.log.debug('database not yet opened', {error}));
+        return;
+      case 'remove':
+        void rm(event.path, {force: true}).catch(error =>
+          this.#options.log.warn('unlinked file not removed', {error}),
+        );
         return;
       case 'stopped':
         this.#end(0);

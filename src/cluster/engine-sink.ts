@@ -1,11 +1,15 @@
 import type {ApplyClient} from '../engine/client/apply-client.ts';
 import type {ApplyEvent} from '../engine/apply-messages.ts';
 import type {FsClient} from '../engine/client/fs-client.ts';
+import {decodeLtxHeader} from '../ltx/header.ts';
 import {EMPTY_POSITION, type Position} from '../ltx/position.ts';
 import type {NodeIdentity} from './node-identity.ts';
 import type {LargeInfo, LargeTransfer, ReplicationSink} from './replication-sink.ts';
 import type {DatabaseState} from './replication-source.ts';
 import type {RewindReason} from './wire.ts';
+
+/** The fs thread is told at most so often, since it is woken for it. */
+const HEARD_INTERVAL_MS = 20;
 
 export interface EngineSinkOptions {
   readonly apply: ApplyClient;
@@ -19,6 +23,8 @@ export class EngineSink implements ReplicationSink {
   readonly #options: EngineSinkOptions;
   readonly #databases = new Map<string, DatabaseState>();
   #transferLast = 0;
+  #heardMs = 0;
+  #heardTimer: NodeJS.Timeout | undefined;
 
   constructor(options: EngineSinkOptions) {
     this.#options = options;
@@ -74,7 +80,10 @@ export class EngineSink implements ReplicationSink {
   }
 
   async apply(id: string, records: Uint8Array, signal: AbortSignal): Promise<Position> {
-    return required(await this.#options.apply.ask({type: 'apply', id, records}, signal));
+    const {timestampMs} = decodeLtxHeader(records);
+    const position = required(await this.#options.apply.ask({type: 'apply', id, records}, signal));
+    this.primaryHeard(timestampMs);
+    return position;
   }
 
   async beginLarge(id: string, info: LargeInfo, signal: AbortSignal): Promise<LargeTransfer> {
@@ -94,8 +103,15 @@ export class EngineSink implements ReplicationSink {
     await this.#options.apply.ask({type: 'rewind', id, reason});
   }
 
+  /** Also called with the time of each transaction that was applied: under load there is no moment at which nothing waits. */
   primaryHeard(timestampMs: number): void {
-    this.#options.fs.send({type: 'heard', timestampMs});
+    if (timestampMs <= this.#heardMs) return;
+    this.#heardMs = timestampMs;
+    if (this.#heardTimer !== undefined) return;
+    this.#heardTimer = setTimeout(() => {
+      this.#heardTimer = undefined;
+      this.#options.fs.send({type: 'heard', timestampMs: this.#heardMs});
+    }, HEARD_INTERVAL_MS);
   }
 
   hear(event: ApplyEvent): void {

@@ -1,8 +1,8 @@
+import {randomBytes} from 'node:crypto';
 import {cpSync, mkdirSync, readdirSync, rmSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {workerData} from 'node:worker_threads';
-import {randomBytes} from 'node:crypto';
 import {KernelNotifier} from '../fuse/notify.ts';
 import {AssertionError} from '../lib/assert.ts';
 import {PageHasher} from '../ltx/checksum.ts';
@@ -12,12 +12,12 @@ import {type Position, toTxid} from '../ltx/position.ts';
 import {LockBytes} from '../sqlite/lock-bytes.ts';
 import type {ApplyCommand, ApplyEvent, ApplyRequest, ApplyThreadData} from './apply-messages.ts';
 import {Catalog} from './catalog.ts';
-import {dataPaths, type DataPaths, diskThatCrashesAt} from './data-directory.ts';
+import {type DataPaths, dataPaths, diskThatCrashesAt} from './data-directory.ts';
 import {summaryOf} from './database-store.ts';
+import {ActiveMarks} from './follow/active-marks.ts';
 import {DatabaseFiles} from './follow/database-files.ts';
 import {type FollowContext, FollowedDatabase, positionAfter} from './follow/followed-database.ts';
 import {IncomingTransfer} from './follow/large-transfer.ts';
-import {ActiveMarks} from './follow/active-marks.ts';
 
 const BUFFER_SIZE = 1024 * 1024;
 const RETRY_MIN_MS = 0.2;

@@ -1,8 +1,8 @@
-import {constants as fsConstants, existsSync, readFileSync} from 'node:fs';
+import {existsSync, constants as fsConstants, readFileSync} from 'node:fs';
 import {constants} from 'node:os';
 import {join} from 'node:path';
-import type {FuseRequest} from '../fuse/request.ts';
 import {FUSE_WRITE_CACHE} from '../fuse/opcodes.ts';
+import type {FuseRequest} from '../fuse/request.ts';
 import {hasJournalMagic} from '../sqlite/journal.ts';
 import {readJournalHeader} from './capture/recover.ts';
 import type {Catalog} from './catalog.ts';

@@ -1,17 +1,17 @@
 import type {LogEntry} from '../log/log-entry.ts';
 import {toTxid} from '../ltx/position.ts';
-import type {Catalog} from './catalog.ts';
 import type {CapturedDatabase} from './capture/captured-database.ts';
 import {CapturedDatabases} from './capture/captured-databases.ts';
 import {PrimaryFiles} from './capture/primary-files.ts';
 import {Seals} from './capture/seal.ts';
 import {SnapshotReader} from './capture/snapshot-reader.ts';
+import type {Catalog} from './catalog.ts';
 import {dataPaths} from './data-directory.ts';
 import {type StoreContext, summaryOf} from './database-store.ts';
 import type {Flusher} from './flusher.ts';
 import type {DatabaseInfo, FsAnswer, FsCommand, FsQuestion, FsThreadData, LogMessage} from './messages.ts';
-import type {InodeTable} from './mount/inode-table.ts';
 import type {WaitList} from './mount/database-hooks.ts';
+import type {InodeTable} from './mount/inode-table.ts';
 import type {Outbox} from './outbox.ts';
 
 export interface FsPrimaryOptions {

@@ -9,9 +9,9 @@ import {Crc64Factory} from '../ltx/crc64.ts';
 import {LockBytes} from '../sqlite/lock-bytes.ts';
 import {Catalog} from './catalog.ts';
 import {dataPaths, diskThatCrashesAt} from './data-directory.ts';
+import {Flusher} from './flusher.ts';
 import {FollowedFiles} from './followed-files.ts';
 import {FsPrimary} from './fs-primary.ts';
-import {Flusher} from './flusher.ts';
 import type {FsCommand, FsThreadData} from './messages.ts';
 import type {MountContext} from './mount/context.ts';
 import type {DatabaseHooks, WaitList} from './mount/database-hooks.ts';
@@ -44,7 +44,9 @@ class FsThread implements SessionHandler {
     const {fuseFd, wakeFd} = data;
     const paths = dataPaths(data.dataDirectory);
     const disk = diskThatCrashesAt(data.crashAt);
-    const inodes = new InodeTable(paths.files, paths.hidden);
+    const inodes = new InodeTable(paths.files, paths.hidden, path =>
+      this.#outbox.add({type: 'remove', path}),
+    );
     const flusher = new Flusher({threadCount: FLUSH_THREADS, fuseFd, wakeFd});
     const catalog = Catalog.open(disk, paths.catalog);
     const lockBytes = new LockBytes(data.pendingByte);

@@ -100,6 +100,8 @@ export type FsEvent =
       readonly record: Uint8Array | undefined;
     }
   | {readonly type: 'created' | 'renamed' | 'dropped'; readonly id: string; readonly name: string}
+  /** Files that were unlinked and that nobody knows any more. Removing them takes the disk a while. */
+  | {readonly type: 'remove'; readonly path: string}
   /** An app opened a followed database that the apply thread has not opened yet. */
   | {readonly type: 'opened'; readonly id: string}
   | {

@@ -203,7 +203,7 @@ describe('Seals', () => {
     mkdirSync(join(folder, 'databases', 'x'), {recursive: true});
     const seals = new Seals(folder, false);
     expect(seals.leftBehind('x', path)).toBe('unknown');
-    seals.open('x');
+    seals.open('x', path);
     expect(seals.active()).toEqual(['x']);
     expect(new Seals(folder, false).leftBehind('x', path)).toBe('daemon-died');
     expect(new Seals(folder, true).leftBehind('x', path)).toBe('unknown');

@@ -31,7 +31,7 @@ export interface CaptureContext extends StoreContext {
   readonly committed: (database: CapturedDatabase, entry: LogEntry) => void;
   /** Serves the requests that waited for this. */
   readonly resume: (waits: WaitList) => void;
-  readonly report: (database: CapturedDatabase, event: string, error: unknown) => void;
+  readonly report: (database: {readonly name: string}, event: string, error: unknown) => void;
 }
 
 interface QueuedWork {
@@ -64,6 +64,8 @@ export class CapturedDatabase {
   isJournalActive = false;
   /** Page size that the journal's header told, 0 if none. */
   journalPageSize = 0;
+  /** How far the open transaction has written its journal, in bytes; the file may be longer (PERSIST). */
+  journalEnd = 0;
   lastUsedMs: number;
   readonly waits = new WaitList();
   readonly #context: CaptureContext;

@@ -1,11 +1,13 @@
 import {closeSync, lstatSync, openSync, readSync, rmSync} from 'node:fs';
-import {join} from 'node:path';
+import {dirname, join} from 'node:path';
 import {type Position, type Txid, toTxid} from '../../ltx/position.ts';
 import {hasSqliteMagic} from '../../sqlite/database-header.ts';
 import type {Catalog} from '../catalog.ts';
+import {dataPaths, setAsideOrphans} from '../data-directory.ts';
 import {summaryOf} from '../database-store.ts';
 import {type CaptureContext, CapturedDatabase} from './captured-database.ts';
 import {hasWriteLock, readLocks} from './file-locks.ts';
+import {findMissing, type MissingDatabase} from './missing-files.ts';
 import {noteJournal, recoverDatabase} from './recover.ts';
 import type {Seals} from './seal.ts';
 
@@ -50,7 +52,7 @@ export class CapturedDatabases {
   registered(database: CapturedDatabase, id: string): void {
     this.#options.catalog.set(id, database.name);
     this.#options.created(id, database.name);
-    this.#options.seals.open(id);
+    this.#options.seals.open(id, database.files.path);
     this.#byId.set(id, database);
   }
 
@@ -80,11 +82,52 @@ export class CapturedDatabases {
     return this.#options.catalog.idOf(path) === undefined ? undefined : this.open(path)?.store?.position;
   }
 
-  /** Databases that the last daemon left in use: what happened since is captured before anybody asks. */
+  /**
+   * What happened since the last daemon ended is captured before anybody asks: to the databases that it left in use, and to
+   * files that are not where they were.
+   */
   recoverActive(): void {
+    const {catalog, seals, filesDirectory} = this.#options;
+    for (const missing of findMissing(catalog, seals, filesDirectory)) {
+      if (missing.newName === undefined) this.#dropMissing(missing);
+      else this.#renameMissing(missing, missing.newName);
+    }
+    this.#setAsideOrphans();
     for (const id of this.#options.seals.active()) {
       if (this.openById(id) === undefined) this.#options.seals.forget(id);
     }
+  }
+
+  /** The file was unlinked by a daemon that died, or deleted while none ran: then its log is kept, for it may have been a mistake. */
+  #dropMissing({id, name}: MissingDatabase): void {
+    const {context, catalog, seals, dropped} = this.#options;
+    const left = seals.leftBehind(id, join(this.#options.filesDirectory, name));
+    catalog.drop(id);
+    seals.forget(id);
+    if (left === 'daemon-died') this.#removeFolder(id);
+    dropped(id, name);
+    context.report({name}, 'database dropped: its file is gone', undefined);
+  }
+
+  #renameMissing({id, name}: MissingDatabase, newName: string): void {
+    const {context, catalog, seals, renamed} = this.#options;
+    const replaced = catalog.idOf(newName);
+    if (replaced !== undefined) this.#dropMissing({id: replaced, name: newName, newName: undefined});
+    catalog.set(id, newName);
+    seals.void(id);
+    this.openById(id); // Its WAL may not have come along.
+    renamed(id, newName);
+    context.report({name: newName}, `database renamed: its file was "${name}"`, undefined);
+  }
+
+  #setAsideOrphans(): void {
+    const {context, catalog, filesDirectory} = this.#options;
+    for (const {id, kept} of setAsideOrphans(dataPaths(dirname(filesDirectory)), catalog, this.nowMs()))
+      context.report({name: id}, `log without a database kept aside in "${kept}"`, undefined);
+  }
+
+  #removeFolder(id: string): void {
+    rmSync(join(this.#options.context.directory, id), {recursive: true, force: true});
   }
 
   schedule(database: CapturedDatabase): void {
@@ -143,7 +186,7 @@ export class CapturedDatabases {
     this.#byId.delete(id);
     this.#options.catalog.drop(id);
     this.#options.seals.forget(id);
-    rmSync(join(this.#options.context.directory, id), {recursive: true, force: true}); // After the catalog: nobody asks for it any more.
+    this.#removeFolder(id); // After the catalog: nobody asks for it any more.
     this.#options.dropped(id, name);
   }
 
@@ -207,7 +250,7 @@ export class CapturedDatabases {
     noteJournal(database);
     database.attach(id, left !== 'closed');
     this.#byId.set(id, database);
-    seals.open(id);
+    seals.open(id, path);
     recoverDatabase(database, left);
     this.schedule(database);
     return database;

@@ -11,8 +11,9 @@ import {fileRole} from '../mount/names.ts';
 import type {CapturedDatabase} from './captured-database.ts';
 import type {CapturedDatabases} from './captured-databases.ts';
 import {journalPageSize} from './plans.ts';
+import {hasSpaceForRecord} from './record-space.ts';
 
-const {EIO} = constants.errno;
+const {EIO, ENOSPC} = constants.errno;
 
 type DatabaseRole = 'main' | 'wal' | 'journal';
 
@@ -70,6 +71,7 @@ export class PrimaryFiles implements DatabaseHooks {
     if (role === 'journal') return this.#beforeJournalWrite(database, offset, data);
     if (database.finalization === 'ready') database.withdraw();
     if (database.isHeld('file-write')) return database.waits;
+    if (database.isJournalActive && !hasSpaceForRecord(database, offset, data)) return ENOSPC;
     if (!database.isWalActive) database.noteWrite(offset, data.length);
     return ALLOW;
   }
@@ -241,6 +243,7 @@ export class PrimaryFiles implements DatabaseHooks {
     }
     if (database.finalization === 'ready') database.withdraw();
     database.isJournalActive = true;
+    database.journalEnd = Math.max(database.journalEnd, offset + data.length);
     if (offset === 0) database.journalPageSize = journalPageSize(data) || database.journalPageSize;
     return ALLOW;
   }
@@ -258,6 +261,7 @@ export class PrimaryFiles implements DatabaseHooks {
 
   #finalized(database: CapturedDatabase): void {
     database.isJournalActive = false;
+    database.journalEnd = 0;
     database.publish();
     if (database.isBusy) this.#databases.schedule(database);
   }

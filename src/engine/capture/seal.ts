@@ -1,5 +1,6 @@
-import {existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync} from 'node:fs';
+import {type BigIntStats, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
+import {readIfThere} from '../data-directory.ts';
 import type {LeftBehind} from './recover.ts';
 
 /** What the files looked like when the database was closed. */
@@ -9,8 +10,13 @@ interface SealedFile {
   readonly mtimeNs: string;
 }
 
+/** Knows a database's file again, wherever it is. */
+export interface FileIdentity {
+  readonly isOf: (stats: BigIntStats) => boolean;
+}
+
 /**
- * Marks which databases are in use (`<data>/active/<id>`) and what the files of the others looked like when they were
+ * Marks which databases are in use (`<data>/active/<id>`, with inode number and time of birth of the file) and what the files of the others looked like when they were
  * closed (`<data>/databases/<id>/seal`), so that a start need not look into them and still notices what was done
  * to a database behind its back.
  */
@@ -37,8 +43,35 @@ export class Seals {
     return seal !== undefined && seal === describe(path) ? 'closed' : 'unknown';
   }
 
-  open(id: string): void {
-    writeFileSync(join(this.#activeDirectory, id), '');
+  open(id: string, path: string): void {
+    const stats = statSync(path, {bigint: true, throwIfNoEntry: false});
+    writeFileSync(
+      join(this.#activeDirectory, id),
+      stats === undefined ? '' : `${stats.ino} ${stats.birthtimeNs}`,
+    );
+  }
+
+  /**
+   * The file that the database had when it was last used here, or undefined when this node never wrote one. On file systems
+   * that keep no time of birth no file is known again, since inode numbers are.
+   */
+  identity(id: string): FileIdentity | undefined {
+    const mark = readIfThere(join(this.#activeDirectory, id));
+    if (mark !== undefined && mark !== '')
+      return {isOf: ({ino, birthtimeNs}) => birthtimeNs > 0n && mark === `${ino} ${birthtimeNs}`};
+    const seal = this.#read(id);
+    if (seal === undefined) return undefined;
+    const [main] = JSON.parse(seal) as (SealedFile | null)[];
+    return {
+      isOf: ({ino, size, mtimeNs}) =>
+        main?.ino === String(ino) && main.size === String(size) && main.mtimeNs === String(mtimeNs),
+    };
+  }
+
+  /** Nothing is known of the files: the next `leftBehind` is "unknown". */
+  void(id: string): void {
+    rmSync(join(this.#databasesDirectory, id, 'seal'), {force: true});
+    this.forget(id);
   }
 
   close(id: string, path: string): void {
@@ -51,12 +84,7 @@ export class Seals {
   }
 
   #read(id: string): string | undefined {
-    try {
-      return readFileSync(join(this.#databasesDirectory, id, 'seal'), 'utf8');
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
-      return undefined;
-    }
+    return readIfThere(join(this.#databasesDirectory, id, 'seal'));
   }
 }
 

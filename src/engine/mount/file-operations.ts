@@ -86,16 +86,21 @@ export function create(context: MountContext, request: FuseRequest): void {
   if (!passes(context.hooks.beforeCreate(parent, name, request), request)) return;
   const path = context.inodes.childPath(parent, name);
   const flags = fsConstants.O_RDWR | fsConstants.O_CREAT | fsConstants.O_EXCL | fsConstants.O_NOFOLLOW;
+  const mode = request.u32(4) & 0o7777;
+  const isOurs = isOwnerOurs(context, parent, request);
   let fd = -1;
   try {
-    fd = openSync(path, flags, 0o600);
+    fd = openSync(path, flags, isOurs ? mode : 0o600);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
     // The kernel had looked before it asked, so somebody was faster. ESTALE makes it look again, and check permissions.
     if (!request.isResent) throw new Errno((request.u32(0) & fsConstants.O_EXCL) !== 0 ? EEXIST : ESTALE);
   }
   // Resent: the last daemon had created the file, but may have died before the file was its owner's.
-  adopt(path, parent, request, context);
+  if (!isOurs || request.isResent) {
+    giveToCaller(context, path, parent, request);
+    chmodSync(path, mode);
+  }
   const stats = lstatBacking(path);
   if (stats === undefined) throw new Errno(constants.errno.ENOENT);
   const inode = context.inodes.put(parent, name, Number(stats.ino), false);
@@ -107,9 +112,11 @@ export function create(context: MountContext, request: FuseRequest): void {
   context.replies.created(request.id, attributes(inode, stats), OPEN_FLAGS);
 }
 
-function adopt(path: string, parent: Inode, request: FuseRequest, context: MountContext): void {
-  giveToCaller(context, path, parent, request);
-  chmodSync(path, request.u32(4) & 0o7777);
+/** Whether what we create belongs to who asked for it without being given to them. */
+function isOwnerOurs(context: MountContext, parent: Inode, request: FuseRequest): boolean {
+  if (request.uid !== process.geteuid?.() || request.gid !== process.getegid?.()) return false;
+  const above = lstatBacking(context.inodes.path(parent));
+  return above !== undefined && (Number(above.mode) & 0o2000) === 0;
 }
 
 /** The new file belongs to who asked for it; a set-group-ID folder passes its group on. */

@@ -57,6 +57,8 @@ export class InodeTable {
   readonly root: Inode;
   readonly #filesDirectory: string;
   readonly #hiddenDirectory: string;
+  /** Takes away a file that nobody knows any more; may do so later. */
+  readonly #remove: (path: string) => void;
   /** Folders that were removed while the kernel knew them. */
   readonly #removedDirectory: string;
   /** Names of hard links besides the first, which the inode itself has. */
@@ -64,7 +66,12 @@ export class InodeTable {
   readonly #byNodeid = new Map<number, Inode>();
   readonly #rootIno: number;
 
-  constructor(filesDirectory: string, hiddenDirectory: string) {
+  constructor(
+    filesDirectory: string,
+    hiddenDirectory: string,
+    remove: (path: string) => void = unlinkIfThere,
+  ) {
+    this.#remove = remove;
     this.#filesDirectory = filesDirectory;
     this.#hiddenDirectory = hiddenDirectory;
     this.#removedDirectory = `${hiddenDirectory}-folders`;
@@ -189,7 +196,7 @@ export class InodeTable {
     const inode = this.#byNodeid.get(nodeid);
     if (inode === undefined) {
       if (nodeid <= BACKING_NODEID_MAX && nodeid !== FUSE_ROOT_ID)
-        removeHidden(join(this.#hiddenDirectory, String(nodeid)), false);
+        this.#remove(join(this.#hiddenDirectory, String(nodeid)));
       return;
     }
     if (inode === this.root) return;
@@ -199,7 +206,8 @@ export class InodeTable {
     this.#otherNames.delete(nodeid);
     inode.opens = 0;
     this.#closeIdle(inode);
-    if (inode.isHidden) removeHidden(this.hiddenPath(inode), inode.isDirectory);
+    if (inode.isHidden && inode.isDirectory) removeHidden(this.hiddenPath(inode), true);
+    else if (inode.isHidden) this.#remove(this.hiddenPath(inode));
   }
 
   /** The last name is gone while the kernel knows the inode: the caller has moved it to `hiddenPath`. */
@@ -269,6 +277,10 @@ function isNameOf(inode: Inode, parent: Inode, name: string): boolean {
 
 function isSameName(a: FileName, b: FileName): boolean {
   return a.parent.nodeid === b.parent.nodeid && a.name === b.name;
+}
+
+function unlinkIfThere(path: string): void {
+  removeHidden(path, false);
 }
 
 function removeHidden(path: string, isDirectory: boolean): void {
