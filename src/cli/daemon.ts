@@ -13,7 +13,7 @@ import {
 } from '../keeper/keeper.ts';
 import {createLogger} from '../telemetry/log.ts';
 import {parseArguments} from './arguments.ts';
-import {lockDataAsDaemon} from './data-lock.ts';
+import {directoriesOf, lockDataAsDaemon} from './data-lock.ts';
 import {describeExit} from './exit.ts';
 import {Node} from './node.ts';
 import type {ConfigSource} from './usage.ts';
@@ -45,6 +45,10 @@ export async function runDaemon(
     debug: config.logDebug || flags.get('debug') === true,
     timestamp: config.logTimestamp,
   });
+  if (process.env.FERRITE_DIRECTORIES !== directoriesOf(config)) {
+    log.error('data.dir or fuse.dir changed in the config: stop ferrite and start it again');
+    return EXIT_HOPELESS;
+  }
   const fsWorker = FsClient.preload();
   const go = nextMessage('go');
   tell({type: 'loaded'});

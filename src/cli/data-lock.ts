@@ -59,3 +59,8 @@ export function lockDataAsDaemon(dataDirectory: string): void {
 export async function lockData(dataDirectory: string): Promise<void> {
   await DataLock.take(dataDirectory).waitForDaemon();
 }
+
+/** The directories of a node, as one string to compare. */
+export function directoriesOf(config: {readonly dataDir: string; readonly fuseDir: string}): string {
+  return JSON.stringify([config.dataDir, config.fuseDir]);
+}

@@ -6,8 +6,8 @@ import type {Config} from '../config/options.ts';
 import {makeDataDirectory, removeHidden} from '../engine/data-directory.ts';
 import {abortConnection, isMounted, MountError, mountedAt, unmount} from '../fuse/mount.ts';
 import {Keeper} from '../keeper/keeper.ts';
-import {createLogger} from '../telemetry/log.ts';
-import {DataLock} from './data-lock.ts';
+import {createLogger, type Logger} from '../telemetry/log.ts';
+import {DataLock, directoriesOf} from './data-lock.ts';
 
 export interface MountFlags {
   readonly config: {readonly expandEnv: boolean};
@@ -38,6 +38,8 @@ export async function runMount(config: Config, flags: MountFlags): Promise<numbe
   removeHidden(paths);
   mkdirSync(config.fuseDir, {recursive: true});
   process.env.FERRITE_RUN = randomBytes(8).toString('hex');
+  // What this keeper stands for: a config that says otherwise by the next reload is refused.
+  process.env.FERRITE_DIRECTORIES = directoriesOf(config);
   const daemonFlags = [
     ...(flags.config.expandEnv ? [] : ['-no-expand-env']),
     ...(flags.debug ? ['-debug'] : []),
@@ -49,10 +51,26 @@ export async function runMount(config: Config, flags: MountFlags): Promise<numbe
     log: (level, message, fields) => log[level](message, fields),
     mounted: connection => writeFileSync(note, JSON.stringify({directory: config.fuseDir, connection})),
   });
-  const exitCode = await keeper.run();
+  const exitCode = await keeper
+    .run()
+    .catch(error => (config.exitOnError ? Promise.reject(error) : stayForSignal(error, log)));
   rmSync(note, {force: true});
   log.info('shut down complete');
   return exitCode;
+}
+
+/** `exit-on-error: false`: the machine can be looked at until somebody ends us. */
+function stayForSignal(error: unknown, log: Logger): Promise<number> {
+  log.error('start failed; waiting for a signal', {error});
+  const keepAlive = setInterval(() => undefined, 60_000);
+  return new Promise(resolve => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+      process.once(signal, () => {
+        clearInterval(keepAlive);
+        resolve(0);
+      });
+    }
+  });
 }
 
 /**

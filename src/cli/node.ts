@@ -1,3 +1,4 @@
+import {readdirSync, rmSync} from 'node:fs';
 import {rm} from 'node:fs/promises';
 import {createServer, type Server} from 'node:http';
 import {join} from 'node:path';
@@ -150,6 +151,8 @@ export class Node {
   #serveFollowers({databases, dropped}: Extract<FsEvent, {type: 'ready'}>): void {
     const {config, identity, log} = this.#options;
     const {term, compress, pendingByte} = this.#data;
+    const incoming = join(config.dataDir, 'incoming');
+    for (const name of readdirSync(incoming)) rmSync(join(incoming, name), {force: true}); // A predecessor's.
     const clusterId = identity.clusterId;
     if (clusterId === undefined) throw new Error('Cannot serve followers: this node belongs to no cluster');
     this.#source = new EngineSource({
@@ -161,7 +164,7 @@ export class Node {
       dropped,
       compress,
       pendingByte,
-      temporaryPrefix: join(config.dataDir, 'incoming', `out-${process.pid}-`),
+      temporaryPrefix: join(incoming, `out-${process.pid}-`),
     });
     const server = PrimaryServer.start({
       source: this.#source,
@@ -228,11 +231,12 @@ export class Node {
 
   #prune(): void {
     const {
-      dataRetentionMs: olderThanMs,
+      dataRetentionMs,
       dataRetentionBytesMax: bytesMax,
       dataRetentionMonitorIntervalMs,
     } = this.#options.config;
-    if (olderThanMs <= 0 || dataRetentionMonitorIntervalMs <= 0) return;
+    if (dataRetentionMonitorIntervalMs <= 0 || (dataRetentionMs <= 0 && bytesMax === undefined)) return;
+    const olderThanMs = dataRetentionMs > 0 ? dataRetentionMs : Number.POSITIVE_INFINITY; // 0: no age is too old
     const report = (error: unknown) => this.#options.log.error('log not pruned', {error});
     if (this.#source !== undefined)
       this.#fs

@@ -1,5 +1,5 @@
-import type {ApplyClient} from '../engine/client/apply-client.ts';
 import type {ApplyEvent} from '../engine/apply-messages.ts';
+import type {ApplyClient} from '../engine/client/apply-client.ts';
 import type {FsClient} from '../engine/client/fs-client.ts';
 import {decodeLtxHeader} from '../ltx/header.ts';
 import {EMPTY_POSITION, type Position} from '../ltx/position.ts';

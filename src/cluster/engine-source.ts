@@ -1,7 +1,7 @@
 import {type FileHandle, open, rm} from 'node:fs/promises';
 import {Worker} from 'node:worker_threads';
-import type {CompactWorkerData} from '../engine/compact-worker.ts';
 import type {FsClient} from '../engine/client/fs-client.ts';
+import type {CompactWorkerData} from '../engine/compact-worker.ts';
 import type {DatabaseInfo, FsEvent, LocatedEntry} from '../engine/messages.ts';
 import {EMPTY_POSITION, type Position, type Txid, toTxid} from '../ltx/position.ts';
 import type {

@@ -100,7 +100,7 @@ export class ReplicationClient {
       return;
     }
     this.#reported = key;
-    if (code === 'CLUSTER_DISCONNECTED' || code === 'CLUSTER_SILENT')
+    if (code === 'CLUSTER_DISCONNECTED' || code === 'CLUSTER_SILENT' || reason === 'closing')
       log.warn('primary lost', {url, code, error});
     else log.error('primary not followed', {url, code, error});
   }
