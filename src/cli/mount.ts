@@ -51,26 +51,21 @@ export async function runMount(config: Config, flags: MountFlags): Promise<numbe
     log: (level, message, fields) => log[level](message, fields),
     mounted: connection => writeFileSync(note, JSON.stringify({directory: config.fuseDir, connection})),
   });
-  const exitCode = await keeper
-    .run()
-    .catch(error => (config.exitOnError ? Promise.reject(error) : stayForSignal(error, log)));
+  const exitCode = await keeper.run();
+  if (exitCode !== 0 && !config.exitOnError) await untilSignal(log);
   rmSync(note, {force: true});
   log.info('shut down complete');
   return exitCode;
 }
 
 /** `exit-on-error: false`: the machine can be looked at until somebody ends us. */
-function stayForSignal(error: unknown, log: Logger): Promise<number> {
-  log.error('start failed; waiting for a signal', {error});
+async function untilSignal(log: Logger): Promise<void> {
+  log.error('waiting for a signal');
   const keepAlive = setInterval(() => undefined, 60_000);
-  return new Promise(resolve => {
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-      process.once(signal, () => {
-        clearInterval(keepAlive);
-        resolve(0);
-      });
-    }
+  await new Promise(resolve => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, resolve);
   });
+  clearInterval(keepAlive);
 }
 
 /**
