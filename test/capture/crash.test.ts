@@ -47,7 +47,7 @@ describe('capture over crashes', () => {
       for (let kill = 0; kill < 5; kill++) {
         await sleep(300 + Math.random() * 500);
         const pid = node.daemonPid;
-        node.killDaemon();
+        await node.killDaemon();
         await until(
           () => node.daemonPid !== pid,
           10_000,

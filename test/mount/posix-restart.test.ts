@@ -19,7 +19,7 @@ async function underKills(work: Promise<unknown>, count: number): Promise<void> 
   for (let i = 0; i < count && !isDone; i++) {
     await sleep(150 + 53 * (i % 5));
     const readyCount = timesReady();
-    node.killDaemon();
+    await node.killDaemon();
     await until(
       () => timesReady() > readyCount,
       20_000,

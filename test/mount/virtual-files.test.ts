@@ -163,7 +163,7 @@ os.fstat(fd)
       20_000,
       () => node.log,
     );
-    node.killDaemon();
+    await node.killDaemon();
     await Promise.all([reading, shell(node, 'touch go')]);
     expect(node.daemonPid).not.toBe(pid);
   });
