@@ -79,7 +79,7 @@ export async function runDaemon(
       if (message.type === 'release') void node.release().then(() => tell({type: 'released'}));
       if (message.type === 'quit') node.quit();
     });
-    process.once('disconnect', () => void node.abandon());
+    onKeeperGone(() => void node.abandon());
     return await node.ended;
   } catch (error) {
     log.error('cannot serve', {error});
@@ -92,6 +92,12 @@ function tell(message: DaemonMessage): void {
   if (process.connected) process.send?.(message);
 }
 
+/** Calls `end` when the keeper has ended, also where it did before anybody asked. */
+function onKeeperGone(end: () => void): void {
+  process.once('disconnect', end);
+  if (!process.connected) end();
+}
+
 function nextMessage<Type extends KeeperMessage['type']>(
   type: Type,
 ): Promise<Extract<KeeperMessage, {type: Type}>> {
@@ -102,6 +108,6 @@ function nextMessage<Type extends KeeperMessage['type']>(
       resolve(message as Extract<KeeperMessage, {type: Type}>);
     };
     process.on('message', listener);
-    process.once('disconnect', () => process.exit(0)); // Its keeper is gone before its turn came.
+    onKeeperGone(() => process.exit(0)); // Before its turn came. Our descriptor must not keep the mount's connection alive.
   });
 }
