@@ -92,10 +92,11 @@ function tell(message: DaemonMessage): void {
   if (process.connected) process.send?.(message);
 }
 
-/** Calls `end` when the keeper has ended, also where it did before anybody asked. */
-function onKeeperGone(end: () => void): void {
+/** Calls `end` when the keeper has ended, also where it did before anybody asked. Returns how to take that back. */
+function onKeeperGone(end: () => void): () => void {
   process.once('disconnect', end);
   if (!process.connected) end();
+  return () => process.off('disconnect', end);
 }
 
 function nextMessage<Type extends KeeperMessage['type']>(
@@ -105,9 +106,11 @@ function nextMessage<Type extends KeeperMessage['type']>(
     const listener = (message: KeeperMessage) => {
       if (message.type !== type) return;
       process.off('message', listener);
+      stopWatching();
       resolve(message as Extract<KeeperMessage, {type: Type}>);
     };
     process.on('message', listener);
-    onKeeperGone(() => process.exit(0)); // Before its turn came. Our descriptor must not keep the mount's connection alive.
+    // Before its turn came: our descriptor must not keep the mount's connection alive.
+    const stopWatching = onKeeperGone(() => process.exit(0));
   });
 }
