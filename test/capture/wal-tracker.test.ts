@@ -134,12 +134,24 @@ function follow(writes: readonly Write[], cuts: readonly number[], frameCountMax
       size = Math.max(size, offset + at + piece.length);
       undone.push(...tracker.wrote(offset + at, piece.length));
       const next = tracker.next(frameCountMax);
-      if (next !== undefined && next !== 'more') note(tracker, found, next);
+      if (next !== undefined && next !== 'more') {
+        note(tracker, found, next);
+        expectPagesAsInFile(tracker, file, next);
+      }
       at += piece.length;
     }
   }
   drain(tracker, found, frameCountMax);
   return {found, undone, tracker, file, size, read};
+}
+
+function expectPagesAsInFile(tracker: WalTracker, file: Uint8Array, {first, end}: WalTransaction): void {
+  for (let frame = first; frame < end; frame++) {
+    const page = tracker.pageJustChecked(frame);
+    const at = WAL_HEADER_SIZE + frame * FRAME_SIZE + WAL_FRAME_HEADER_SIZE;
+    if (page !== undefined) expect(page).toEqual(file.subarray(at, at + PAGE_SIZE));
+  }
+  expect(tracker.pageJustChecked(end)).toBeUndefined();
 }
 
 function note(

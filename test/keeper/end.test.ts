@@ -3,8 +3,8 @@ import {readFile} from 'node:fs/promises';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {afterEach, expect, test} from 'vitest';
 import {mountedAt} from '../../src/fuse/mount.ts';
-import {expectLogEqualsDatabase} from '../support/log-oracle.ts';
 import {python, run, shell} from '../replication/support.ts';
+import {expectLogEqualsDatabase} from '../support/log-oracle.ts';
 import {TestNode, until} from '../support/node.ts';
 import {isAlive} from './support.ts';
 
@@ -28,33 +28,39 @@ assert c.execute('select count(*) from t').fetchone()[0] == n
 print(n, int(worst * 1000))
 `;
 
-test.each(['wal', 'delete'])('SIGTERM while apps hold databases open in %s mode: exit 0, nothing mounted, nothing lost', async mode => {
-  node = await TestNode.start({role: 'primary'});
-  const holding = python(
-    `
+test.each(['wal', 'delete'])(
+  'SIGTERM while apps hold databases open in %s mode: exit 0, nothing mounted, nothing lost',
+  async mode => {
+    node = await TestNode.start({role: 'primary'});
+    const holding = python(
+      `
 c = connect(sys.argv[1])
 c.execute('pragma journal_mode=${mode}')
 c.execute('create table t(x)')
 for i in range(20): c.execute('insert into t values(?)', (i,))
-print('written', flush=True)
 # It never maps -shm again, and ends when its file is gone.
 end = time.time() + 40
 while time.time() < end:
-    try: os.stat(sys.argv[1] + '-pos')
+    try: os.close(os.open(sys.argv[1], os.O_RDONLY))
     except OSError: os._exit(0)
     time.sleep(0.1)
 sys.exit('its mount still answers')
 `,
-    [node.path('a.db')],
-  );
-  await until(async () => (await shell(node.path('a.db'), 'select count(*) from t').catch(() => '')) === '20', 20_000, () => 'not written');
-  expect(await node.stop()).toBe(0);
-  expect(mountedAt(node.mount)).toBeUndefined();
-  expect(isAlive(node.daemonPid)).toBe(false);
-  expect(node.log).toContain('shut down complete');
-  await holding;
-  expect(await shell(node.backing('a.db'), 'select count(*) from t')).toBe('20');
-});
+      [node.path('a.db')],
+    );
+    await until(
+      async () => (await shell(node.path('a.db'), 'select count(*) from t').catch(() => '')) === '20',
+      20_000,
+      () => 'not written',
+    );
+    expect(await node.stop()).toBe(0);
+    expect(mountedAt(node.mount)).toBeUndefined();
+    expect(isAlive(node.daemonPid)).toBe(false);
+    expect(node.log).toContain('shut down complete');
+    await holding;
+    expect(await shell(node.backing('a.db'), 'select count(*) from t')).toBe('20');
+  },
+);
 
 test('SIGTERM in the middle of writes: what was acknowledged is there, in the database and in its log', async () => {
   node = await TestNode.start({role: 'primary'});
@@ -80,7 +86,9 @@ os._exit(0)
   const acknowledged = Number(await readFile(`${node.directory}/acknowledged`, 'utf8'));
   expect(acknowledged).toBeGreaterThan(0);
   await node.restart();
-  expect(Number(await shell(node.path('a.db'), 'select count(*) from t'))).toBeGreaterThanOrEqual(acknowledged);
+  expect(Number(await shell(node.path('a.db'), 'select count(*) from t'))).toBeGreaterThanOrEqual(
+    acknowledged,
+  );
   await expectLogEqualsDatabase(node, 'a.db');
 });
 
@@ -94,7 +102,11 @@ test('a second signal does not wait for the apps', async () => {
   process.kill(keeperPid, 'SIGTERM');
   expect(await ended).toBe(0);
   expect(mountedAt(node.mount)).toBeUndefined();
-  await until(() => !isAlive(daemonPid), 10_000, () => 'the daemon goes on');
+  await until(
+    () => !isAlive(daemonPid),
+    10_000,
+    () => 'the daemon goes on',
+  );
 });
 
 test('a daemon that hangs (SIGSTOP) is replaced while an app writes: a pause, and nothing more', async () => {
@@ -108,7 +120,11 @@ test('a daemon that hangs (SIGSTOP) is replaced while an app writes: a pause, an
   expect(worstMs).toBeGreaterThan(1000);
   expect(node.log).toContain('daemon hangs while requests wait; replacing it');
   expect(node.daemonPid).not.toBe(hung);
-  await until(() => !isAlive(hung), 10_000, () => 'the daemon that hung is still there');
+  await until(
+    () => !isAlive(hung),
+    10_000,
+    () => 'the daemon that hung is still there',
+  );
   await expectLogEqualsDatabase(node, 'a.db');
   expect(await node.stop()).toBe(0);
 });
@@ -136,7 +152,11 @@ except sqlite3.OperationalError as error:
 `,
     [node.path('a.db')],
   );
-  await until(() => !isAlive(node.keeperPid), 50_000, () => node.log);
+  await until(
+    () => !isAlive(node.keeperPid),
+    50_000,
+    () => node.log,
+  );
   expect(await node.stop()).toBe(1);
   expect(await writing).not.toBe('');
   expect(node.log).toContain('daemon died again and again; giving up');
@@ -148,8 +168,16 @@ test('when the keeper alone is killed the daemon unmounts and ends, and a new fe
   await shell(node.path('a.db'), 'pragma journal_mode=wal; create table t(x); insert into t values(1)');
   const {daemonPid} = node;
   process.kill(node.keeperPid, 'SIGKILL');
-  await until(() => mountedAt(node.mount) === undefined, 10_000, () => node.log);
-  await until(() => !isAlive(daemonPid), 10_000, () => node.log);
+  await until(
+    () => mountedAt(node.mount) === undefined,
+    10_000,
+    () => node.log,
+  );
+  await until(
+    () => !isAlive(daemonPid),
+    10_000,
+    () => node.log,
+  );
   expect(readdirSync(node.mount)).toEqual([]);
   await node.restart();
   expect(await shell(node.path('a.db'), 'insert into t values(2); select count(*) from t')).toBe('2');
@@ -181,7 +209,9 @@ os._exit(0)
   await writing;
   const acknowledged = Number(await readFile(`${node.directory}/acknowledged`, 'utf8'));
   expect(acknowledged).toBeGreaterThan(0);
-  expect(Number(await shell(node.path('a.db'), 'select count(*) from t'))).toBeGreaterThanOrEqual(acknowledged);
+  expect(Number(await shell(node.path('a.db'), 'select count(*) from t'))).toBeGreaterThanOrEqual(
+    acknowledged,
+  );
   await expectLogEqualsDatabase(node, 'a.db');
 });
 
@@ -189,7 +219,11 @@ test('unmounting by hand ends ferrite with 0', async () => {
   node = await TestNode.start({role: 'primary'});
   await shell(node.path('a.db'), 'create table t(x); insert into t values(1)');
   await run('umount', [node.mount], 10_000);
-  await until(() => !isAlive(node.keeperPid), 10_000, () => node.log);
+  await until(
+    () => !isAlive(node.keeperPid),
+    10_000,
+    () => node.log,
+  );
   expect(await node.stop()).toBe(0);
   expect(await shell(node.backing('a.db'), 'select x from t')).toBe('1');
 });

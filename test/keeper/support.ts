@@ -5,7 +5,8 @@ import {join} from 'node:path';
 import {fileURLToPath} from 'node:url';
 import {mountedAt, unmount} from '../../src/fuse/mount.ts';
 
-const MAIN = process.env.FERRITE_TEST_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
+const MAIN =
+  process.env.FERRITE_TEST_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const LIMIT_MS = 30_000;
 
 export interface MountEnd {
@@ -44,7 +45,9 @@ export class Attempt {
   /** Runs `ferrite mount` until it ends. */
   async run(config: string | undefined, configPath = this.configPath): Promise<MountEnd> {
     if (config !== undefined) writeFileSync(configPath, config);
-    const child = spawn(process.execPath, [MAIN, 'mount', '-config', configPath], {stdio: ['ignore', 'ignore', 'pipe']});
+    const child = spawn(process.execPath, [MAIN, 'mount', '-config', configPath], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
     let errors = '';
     child.stderr.on('data', bytes => {
       errors += String(bytes);

@@ -53,7 +53,8 @@ let destroy: (() => Promise<void>) | undefined;
 beforeAll(async () => {
   const folders = (process.env.PATH ?? '').split(delimiter);
   const missing = PROGRAMS.filter(name => !folders.some(folder => existsSync(join(folder, name))));
-  if (missing.length > 0) throw new Error(`Cannot run clients: no ${missing.join(', ')}; "npm run setup" installs them`);
+  if (missing.length > 0)
+    throw new Error(`Cannot run clients: no ${missing.join(', ')}; "npm run setup" installs them`);
   mkdirSync(CACHE, {recursive: true});
   await Promise.all([fetchJdbc(), buildGoClient()]);
   ({primary, follower, destroy} = await startPair());
@@ -64,13 +65,37 @@ afterAll(async () => await destroy?.());
 async function fetchJdbc(): Promise<void> {
   if (existsSync(JDBC)) return;
   const artifact = `-Dartifact=org.xerial:sqlite-jdbc:${JDBC_VERSION}`;
-  await run('mvn', ['-q', '-B', 'dependency:get', artifact, '-Dtransitive=false', `-Dmaven.repo.local=${MAVEN}`], DOWNLOAD_MS);
+  await run(
+    'mvn',
+    ['-q', '-B', 'dependency:get', artifact, '-Dtransitive=false', `-Dmaven.repo.local=${MAVEN}`],
+    DOWNLOAD_MS,
+  );
 }
 
 /** Go itself knows when there is nothing to do. */
 async function buildGoClient(): Promise<void> {
-  const settings = [`GOMODCACHE=${join(CACHE, 'go-modules')}`, `GOCACHE=${join(CACHE, 'go-build')}`, 'GOFLAGS=-modcacherw', 'CGO_ENABLED=0'];
-  await run('env', [...settings, 'go', 'build', '-C', join(SOURCES, 'go'), '-mod=readonly', '-buildvcs=false', '-o', GO_CLIENT, '.'], DOWNLOAD_MS);
+  const settings = [
+    `GOMODCACHE=${join(CACHE, 'go-modules')}`,
+    `GOCACHE=${join(CACHE, 'go-build')}`,
+    'GOFLAGS=-modcacherw',
+    'CGO_ENABLED=0',
+  ];
+  await run(
+    'env',
+    [
+      ...settings,
+      'go',
+      'build',
+      '-C',
+      join(SOURCES, 'go'),
+      '-mod=readonly',
+      '-buildvcs=false',
+      '-o',
+      GO_CLIENT,
+      '.',
+    ],
+    DOWNLOAD_MS,
+  );
 }
 
 /** A client with one connection that stays open: answers SQL line by line. */
@@ -80,7 +105,9 @@ class Reader {
   #errors = '';
 
   constructor([program = '', ...args]: readonly string[]) {
-    const child = spawn('timeout', ['-k', '1', String(WORK_MS / 1000), program, ...args], {stdio: ['pipe', 'pipe', 'pipe']});
+    const child = spawn('timeout', ['-k', '1', String(WORK_MS / 1000), program, ...args], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
     child.stderr.on('data', bytes => {
       this.#errors += String(bytes);
     });
@@ -103,25 +130,28 @@ class Reader {
   }
 }
 
-test.each(Object.entries(CLIENTS))('%s: writes on the primary, reads on the follower what comes', async (title, {write, read}) => {
-  const name = `${title.split(/\W/, 1)[0]}-${Object.keys(CLIENTS).indexOf(title)}.db`;
-  const [program = '', ...args] = write(primary.path(name));
-  await run(program, args, WORK_MS);
-  await expectEqual(primary, follower, [name]);
-
-  const reader = new Reader(read(follower.path(name)));
-  expect(await reader.ask(SUMMARY)).toBe(WRITTEN);
-  expect(await reader.ask('pragma integrity_check')).toBe('ok');
-  for (const [sql, count] of [
-    ['insert into t(n, v) values(5005, zeroblob(9))', 1604],
-    ['pragma journal_mode=delete; delete from t where n=5005', 1603],
-    ['insert into t(n, v) values(5006, zeroblob(9)), (5007, zeroblob(9)); vacuum', 1605],
-    ['pragma journal_mode=wal; delete from t where n between 0 and 49', 1555],
-  ] as const) {
-    await shell(primary.path(name), '.timeout 10000', sql);
+test.each(Object.entries(CLIENTS))(
+  '%s: writes on the primary, reads on the follower what comes',
+  async (title, {write, read}) => {
+    const name = `${title.split(/\W/, 1)[0]}-${Object.keys(CLIENTS).indexOf(title)}.db`;
+    const [program = '', ...args] = write(primary.path(name));
+    await run(program, args, WORK_MS);
     await expectEqual(primary, follower, [name]);
-    expect(await reader.ask('select count(*) from t'), sql).toBe(String(count));
-  }
-  expect(await reader.ask('pragma integrity_check')).toBe('ok');
-  expect(await reader.end()).toBe(0);
-});
+
+    const reader = new Reader(read(follower.path(name)));
+    expect(await reader.ask(SUMMARY)).toBe(WRITTEN);
+    expect(await reader.ask('pragma integrity_check')).toBe('ok');
+    for (const [sql, count] of [
+      ['insert into t(n, v) values(5005, zeroblob(9))', 1604],
+      ['pragma journal_mode=delete; delete from t where n=5005', 1603],
+      ['insert into t(n, v) values(5006, zeroblob(9)), (5007, zeroblob(9)); vacuum', 1605],
+      ['pragma journal_mode=wal; delete from t where n between 0 and 49', 1555],
+    ] as const) {
+      await shell(primary.path(name), '.timeout 10000', sql);
+      await expectEqual(primary, follower, [name]);
+      expect(await reader.ask('select count(*) from t'), sql).toBe(String(count));
+    }
+    expect(await reader.ask('pragma integrity_check')).toBe('ok');
+    expect(await reader.end()).toBe(0);
+  },
+);

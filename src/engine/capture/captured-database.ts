@@ -3,13 +3,12 @@ import {mkdirSync} from 'node:fs';
 import {join} from 'node:path';
 import type {LogEntry} from '../../log/log-entry.ts';
 import {PageHasher} from '../../ltx/checksum.ts';
-import {LtxDecoder} from '../../ltx/decoder.ts';
 import {type ChecksumAdoption, DatabaseStore, type StoreContext} from '../database-store.ts';
 import type {Flusher} from '../flusher.ts';
 import {WaitList} from '../mount/database-hooks.ts';
 import {BackingFiles} from './backing-files.ts';
 import {DirtyPages} from './dirty-pages.ts';
-import {isFileWhole, readFramePage} from './plans.ts';
+import {isFileWhole, pagesOfLastRecord, readFramePage} from './plans.ts';
 import {
   type PreparedRecord,
   prepareRecord,
@@ -17,6 +16,7 @@ import {
   type Slices,
   type TransactionPlan,
 } from './record-job.ts';
+import {SmallTransactions} from './small-transaction.ts';
 import {StoreFlusher} from './store-flusher.ts';
 import {TransactionPlans} from './transaction-plans.ts';
 import {WalTracker, type WalTransaction} from './wal-tracker.ts';
@@ -71,6 +71,7 @@ export class CapturedDatabase {
   readonly #context: CaptureContext;
   readonly #hasher: PageHasher;
   readonly #plans: TransactionPlans;
+  readonly #small: SmallTransactions;
   readonly #flusher: StoreFlusher;
   readonly #undone = new Set<number>();
   readonly #queue: QueuedWork[] = [];
@@ -92,11 +93,10 @@ export class CapturedDatabase {
     this.name = name;
     this.files = new BackingFiles(path);
     this.tracker = new WalTracker(this.files.readWal);
+    const common = {...context, files: this.files, tracker: this.tracker, hasher: this.#hasher};
+    this.#small = new SmallTransactions(common);
     this.#plans = new TransactionPlans({
-      ...context,
-      files: this.files,
-      tracker: this.tracker,
-      hasher: this.#hasher,
+      ...common,
       store: () => this.#store,
       dirty: () => this.#dirty,
       journalPageSize: () => this.journalPageSize,
@@ -205,12 +205,33 @@ export class CapturedDatabase {
   }
 
   #queueWal(transaction: WalTransaction): void {
+    if (this.#undone.size === 0 && this.#captureSmall(transaction)) return;
     const undone = [...this.#undone];
     this.#undone.clear();
-    this.#enqueue(
-      {holds: 'wal-overwrites', publishes: true, plan: () => this.#plans.wal(transaction, undone)},
-      transaction.end - transaction.first + undone.length,
-    );
+    this.#enqueue(this.#walWork(transaction, undone), transaction.end - transaction.first + undone.length);
+  }
+
+  #walWork(transaction: WalTransaction, undone: readonly number[]): QueuedWork {
+    return {holds: 'wal-overwrites', publishes: true, plan: () => this.#plans.wal(transaction, undone)};
+  }
+
+  /** Captures the transaction at once if it is a common one and nothing is in its way. What fails is queued. */
+  #captureSmall(transaction: WalTransaction): boolean {
+    const store = this.#store;
+    if (store === undefined || store.isRebuilding || this.isBusy || this.#failure !== undefined) return false;
+    if (!this.#small.accepts(store, transaction)) return false;
+    try {
+      const prepared = this.#small.prepare(store, transaction);
+      if (prepared !== undefined) this.#publish(prepared);
+      this.#isOwed = false;
+    } catch (error) {
+      const work = this.#walWork(transaction, []);
+      this.#queue.push(work);
+      this.#fail(work, error);
+      return true;
+    }
+    if (!this.isBusy && this.waits.count > 0) this.#context.resume(this.waits);
+    return true;
   }
 
   /**
@@ -231,18 +252,8 @@ export class CapturedDatabase {
 
   /** Pages in the last record of the log. */
   pagesOfLastRecord(): readonly number[] {
-    const log = this.#store?.log;
-    const entry = log?.last();
-    if (log === undefined || entry === undefined) return [];
     const {crc64, lockBytes} = this.#context;
-    const decoder = new LtxDecoder({
-      source: log.read(entry),
-      crc64: crc64.create(),
-      lockPgno: lockBytes.lockPgno(entry.pageSize),
-    });
-    const pgnos: number[] = [];
-    for (let next = decoder.nextPage(); next !== undefined; next = decoder.nextPage()) pgnos.push(next.pgno);
-    return pgnos;
+    return this.#store === undefined ? [] : pagesOfLastRecord(this.#store.log, crc64, lockBytes);
   }
 
   /** Captures what was written to the database file. With `publishes` false, `publish` makes it visible. */

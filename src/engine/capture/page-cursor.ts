@@ -2,6 +2,8 @@ import type {Slices} from './record-job.ts';
 
 /** Pages that are sorted at once: a millisecond or two. */
 const RUN_LENGTH = 16_384;
+/** Most transactions are small. */
+const RUN_LENGTH_MIN = 64;
 const NO_FRAME = -1;
 
 /** Sorted: page number times RUN_LENGTH plus the index, so that of equal pages the latest comes last. */
@@ -31,15 +33,16 @@ export class PageCursor {
 
   /** Adds pages before the first `advance`. Frames must be added in ascending order. */
   *add(pgnos: Iterable<number>, firstFrame = NO_FRAME): Slices<void> {
-    let keys = new Float64Array(RUN_LENGTH);
+    let keys = new Float64Array(RUN_LENGTH_MIN);
     let count = 0;
     let frame = firstFrame;
     for (const pgno of pgnos) {
+      if (count === keys.length) keys = grown(keys);
       keys[count] = pgno * RUN_LENGTH + count;
       if (++count < RUN_LENGTH) continue;
       this.#addRun(keys, frame);
       if (frame !== NO_FRAME) frame += count;
-      keys = new Float64Array(RUN_LENGTH);
+      keys = new Float64Array(RUN_LENGTH_MIN);
       count = 0;
       yield;
     }
@@ -79,6 +82,12 @@ export class PageCursor {
   #addRun(keys: Float64Array, firstFrame: number): void {
     this.#runs.push({keys: keys.sort(), firstFrame, next: 0});
   }
+}
+
+function grown(keys: Float64Array<ArrayBuffer>): Float64Array<ArrayBuffer> {
+  const larger = new Float64Array(Math.min(RUN_LENGTH, 4 * keys.length));
+  larger.set(keys);
+  return larger;
 }
 
 function pgnoAt({keys, next}: Run): number {

@@ -1,4 +1,7 @@
 import {readU32be} from '../../lib/bytes.ts';
+import type {TransactionLog} from '../../log/transaction-log.ts';
+import type {Crc64Factory} from '../../ltx/crc64.ts';
+import {LtxDecoder} from '../../ltx/decoder.ts';
 import {
   DATABASE_HEADER_SIZE,
   decodeDatabaseHeader,
@@ -7,6 +10,7 @@ import {
 } from '../../sqlite/database-header.ts';
 import {SqliteFormatError} from '../../sqlite/error.ts';
 import {hasJournalMagic} from '../../sqlite/journal.ts';
+import type {LockBytes} from '../../sqlite/lock-bytes.ts';
 import {isPageSize} from '../../sqlite/page-size.ts';
 import {frameOffset, WAL_FRAME_HEADER_SIZE} from '../../sqlite/wal.ts';
 import type {BackingFiles} from './backing-files.ts';
@@ -100,4 +104,15 @@ export function readFramePage(files: BackingFiles, frame: number, target: Uint8A
   const count = files.readWal(target, frameOffset(frame, target.length) + WAL_FRAME_HEADER_SIZE);
   if (count < target.length)
     throw new Error(`Cannot read frame ${frame} of "${files.path}-wal": it is cut short`);
+}
+
+/** Page numbers in the last record of the log. */
+export function pagesOfLastRecord(log: TransactionLog, crc64: Crc64Factory, lockBytes: LockBytes): number[] {
+  const entry = log.last();
+  if (entry === undefined) return [];
+  const lockPgno = lockBytes.lockPgno(entry.pageSize);
+  const decoder = new LtxDecoder({source: log.read(entry), crc64: crc64.create(), lockPgno});
+  const pgnos: number[] = [];
+  for (let next = decoder.nextPage(); next !== undefined; next = decoder.nextPage()) pgnos.push(next.pgno);
+  return pgnos;
 }

@@ -41,6 +41,65 @@ export type Slices<Result> = Generator<void, Result, void>;
 const PAGES_PER_SLICE = 32;
 const PAGES_LOOKED_UP_PER_SLICE = 4096;
 
+/** What a record's header is made of. */
+export type RecordHead = Pick<
+  TransactionPlan,
+  'pageSize' | 'commit' | 'wal' | 'term' | 'timestampMs' | 'compress' | 'hasher'
+>;
+
+/** One record on its way into the log, unpublished: begun with the first page that differs from what it was. */
+export class RecordBuild {
+  /** Size of the database in pages before, as far as its pages count for this record. */
+  readonly countBefore: number;
+  readonly #store: DatabaseStore;
+  readonly #head: RecordHead;
+  readonly #staged: StagedChecksums;
+  #rolling: Checksum;
+  #writer: RecordWriter | undefined;
+
+  constructor(store: DatabaseStore, head: RecordHead) {
+    const {checksums} = store;
+    const isSamePageSize = checksums.pageCount === 0 || checksums.pageSize === head.pageSize;
+    this.countBefore = isSamePageSize ? checksums.pageCount : 0;
+    this.#store = store;
+    this.#head = head;
+    this.#staged = {pageSize: head.pageSize, commit: head.commit, pgnos: [], checksums: []};
+    this.#rolling = isSamePageSize ? checksums.checksum : CHECKSUM_FLAG;
+  }
+
+  /** Adds a page, which is copied, unless it is what it was. In ascending order. */
+  add(pgno: number, page: Uint8Array): void {
+    const checksum = this.#head.hasher.checksum(pgno, page);
+    const before = pgno <= this.countBefore ? this.#store.checksums.get(pgno) : 0n;
+    if (before === checksum) return;
+    this.#writer ??= beginRecord(this.#store, this.#head);
+    this.#writer.encodePage(pgno, page);
+    if (before !== 0n) this.#rolling = xorChecksum(this.#rolling, before);
+    this.#rolling = xorChecksum(this.#rolling, checksum);
+    this.#staged.pgnos.push(pgno);
+    this.#staged.checksums.push(checksum);
+  }
+
+  /** The database ends before this page now. */
+  takeAway(pgno: number): void {
+    const before = this.#store.checksums.get(pgno);
+    if (before !== 0n) this.#rolling = xorChecksum(this.#rolling, before);
+  }
+
+  /** The complete record, or undefined where nothing is different. */
+  finish(): PreparedRecord | undefined {
+    if (this.#writer === undefined && this.#head.commit === this.countBefore) return undefined;
+    this.#writer ??= beginRecord(this.#store, this.#head);
+    this.#writer.finish(this.#rolling);
+    return {writer: this.#writer, staged: this.#staged};
+  }
+
+  /** Leaves the log as it was. */
+  abort(): void {
+    this.#writer?.abort();
+  }
+}
+
 /**
  * Writes the record of a transaction into the log, unpublished. Pages whose content is what it was are left out;
  * where nothing is left and the size is the same there was no transaction: `undefined`.
@@ -50,39 +109,22 @@ export function* prepareRecord(
   store: DatabaseStore,
   plan: TransactionPlan,
 ): Slices<PreparedRecord | undefined> {
-  const {checksums} = store;
-  const isSamePageSize = checksums.pageCount === 0 || checksums.pageSize === plan.pageSize;
-  const countBefore = isSamePageSize ? checksums.pageCount : 0;
-  const staged: StagedChecksums = {pageSize: plan.pageSize, commit: plan.commit, pgnos: [], checksums: []};
+  const build = new RecordBuild(store, plan);
   const page = new Uint8Array(plan.pageSize);
-  let writer: RecordWriter | undefined;
-  let rolling: Checksum = isSamePageSize ? checksums.checksum : CHECKSUM_FLAG;
   let count = 0;
   try {
     for (const pgno of plan.pgnos) {
       if (++count % PAGES_PER_SLICE === 0) yield;
       plan.readPage(pgno, page);
-      const checksum = plan.hasher.checksum(pgno, page);
-      const before = pgno <= countBefore ? checksums.get(pgno) : 0n;
-      if (before === checksum) continue;
-      writer ??= beginRecord(store, plan);
-      writer.encodePage(pgno, page);
-      if (before !== 0n) rolling = xorChecksum(rolling, before);
-      rolling = xorChecksum(rolling, checksum);
-      staged.pgnos.push(pgno);
-      staged.checksums.push(checksum);
+      build.add(pgno, page);
     }
-    for (let pgno = plan.commit + 1; pgno <= countBefore; pgno++) {
+    for (let pgno = plan.commit + 1; pgno <= build.countBefore; pgno++) {
       if (pgno % PAGES_LOOKED_UP_PER_SLICE === 0) yield;
-      const before = checksums.get(pgno);
-      if (before !== 0n) rolling = xorChecksum(rolling, before);
+      build.takeAway(pgno);
     }
-    if (writer === undefined && plan.commit === countBefore) return undefined;
-    writer ??= beginRecord(store, plan);
-    writer.finish(rolling);
-    return {writer, staged};
+    return build.finish();
   } catch (error) {
-    writer?.abort();
+    build.abort();
     throw error;
   }
 }
@@ -108,7 +150,7 @@ export function* rebuildChecksums(store: DatabaseStore, plan: TransactionPlan): 
   return true;
 }
 
-function beginRecord(store: DatabaseStore, plan: TransactionPlan): RecordWriter {
+function beginRecord(store: DatabaseStore, plan: RecordHead): RecordWriter {
   const txid = toTxid(store.position.txid + 1n);
   const {wal} = plan;
   return store.log.begin(

@@ -23,6 +23,7 @@ export interface WalTransaction {
 
 const READ_BYTES_MAX = 256 * 1024;
 const FRAMES_MIN = 1024;
+const NONE: readonly number[] = [];
 
 /**
  * Follows what apps write to a -wal and tells the transactions in it. A transaction is committed when a frame
@@ -43,6 +44,9 @@ export class WalTracker {
   #isStuck = false;
   readonly #running = new Uint32Array(2);
   #buffer = new Uint8Array(0);
+  /** Frames that are in `#buffer` as they are in the file. */
+  #bufferFirst = 0;
+  #bufferCount = 0;
 
   constructor(read: ReadWal) {
     this.#read = read;
@@ -108,6 +112,14 @@ export class WalTracker {
     return this.#pgnos[frame];
   }
 
+  /** The page in a frame that was just checked: a view, valid until the next call of `next` or `wrote`. Else undefined. */
+  pageJustChecked(frame: number): Uint8Array | undefined {
+    const index = frame - this.#bufferFirst;
+    if (index < 0 || index >= this.#bufferCount || frame >= this.#validCount) return undefined;
+    const at = index * this.#frameSize + WAL_FRAME_HEADER_SIZE;
+    return this.#buffer.subarray(at, at + this.pageSize);
+  }
+
   /** The last frame below `end` that holds `pgno`, or -1. */
   findFrame(pgno: number, end: number): number {
     for (let frame = end - 1; frame >= 0; frame--) if (this.#pgnos[frame] === pgno) return frame;
@@ -116,6 +128,7 @@ export class WalTracker {
 
   /** The file is gone or empty. */
   reset(): void {
+    this.#bufferCount = 0;
     this.#header = undefined;
     this.#validCount = 0;
     this.#committedCount = 0;
@@ -128,14 +141,19 @@ export class WalTracker {
    * over under the same salts: their writer died before it published them, so they never were.
    */
   wrote(offset: number, size: number): readonly number[] {
+    this.#bufferCount = 0;
     if (offset < WAL_HEADER_SIZE) this.#readHeader();
     this.#writtenEnd = Math.max(this.#writtenEnd, offset + size);
-    if (this.#header === undefined || offset + size <= WAL_HEADER_SIZE) return [];
+    if (this.#header === undefined || offset + size <= WAL_HEADER_SIZE) return NONE;
     const touched = Math.max(0, Math.floor((offset - WAL_HEADER_SIZE) / this.#frameSize));
     if (touched <= this.#validCount) this.#isStuck = false;
+    if (touched >= this.#committedCount) {
+      this.#validCount = Math.min(this.#validCount, touched);
+      return NONE;
+    }
     const undone: number[] = [];
     for (let frame = touched; frame < this.#committedCount; frame++) undone.push(this.#pgnos[frame]);
-    this.#committedCount = Math.min(this.#committedCount, touched);
+    this.#committedCount = touched;
     this.#validCount = Math.min(this.#validCount, touched);
     return undone;
   }
@@ -242,8 +260,13 @@ export class WalTracker {
   #readFrames(frame: number, count: number): Uint8Array {
     const size = count * this.#frameSize;
     if (this.#buffer.length < size) this.#buffer = new Uint8Array(Math.max(size, 64 * 1024));
+    this.#bufferCount = 0;
     const bytes = this.#buffer.subarray(0, size);
-    return bytes.subarray(0, this.#read(bytes, frameOffset(frame, this.pageSize)));
+    const sizeRead = this.#read(bytes, frameOffset(frame, this.pageSize));
+    if (sizeRead < size) return bytes.subarray(0, sizeRead);
+    this.#bufferFirst = frame;
+    this.#bufferCount = count;
+    return bytes;
   }
 
   /** A new header with other salts starts a new generation; the old frames are void. */
