@@ -38,8 +38,8 @@ export class DataLock {
   }
 
   /** Waits until a daemon whose keeper was killed has ended, which it does by itself. Throws `DataLockError` if it doesn't. */
-  async waitForDaemon(): Promise<void> {
-    for (let left = DAEMON_END_MS / RETRY_MS; !ofdLock(this.#fd, 'write', DAEMON_BYTE, 1); left--) {
+  async waitForDaemon(timeoutMs = DAEMON_END_MS): Promise<void> {
+    for (let left = timeoutMs / RETRY_MS; !ofdLock(this.#fd, 'write', DAEMON_BYTE, 1); left--) {
       if (left <= 0)
         throw new DataLockError(
           `Cannot use "${this.#dataDirectory}": a daemon of an earlier ferrite still serves it; stop it first`,

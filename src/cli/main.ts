@@ -39,11 +39,13 @@ async function run(argv: readonly string[]): Promise<number> {
     }
     case 'mount': {
       const {runMount} = await import('./mount.ts');
-      return await runMount(readConfig(invocation.config), invocation);
+      const {isBelowFuse} = await import('../fuse/mount.ts');
+      const realpath = (path: string) => (isBelowFuse(path) ? path : realpathSync(path));
+      return await runMount(readConfig(invocation.config, realpath), invocation);
     }
     case 'reload': {
       const {runReload} = await import('./reload.ts');
-      return await runReload(readConfig(invocation.config));
+      return await runReload(readConfig(invocation.config, path => path));
     }
     case 'verify': {
       const {runVerify} = await import('./verify.ts');

@@ -1,5 +1,5 @@
 import {randomBytes} from 'node:crypto';
-import {existsSync, mkdirSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
+import {existsSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {fileURLToPath} from 'node:url';
 import type {Config} from '../config/options.ts';
@@ -15,6 +15,8 @@ export interface MountFlags {
   readonly debug: boolean;
 }
 
+/** A daemon whose keeper was killed normally ends well before. */
+const STUCK_AFTER_MS = 5000;
 const MAIN = fileURLToPath(new URL('./main.js', import.meta.url));
 
 /** `ferrite mount`: takes the data directory, clears what a killed predecessor left, and becomes the keeper. */
@@ -29,14 +31,23 @@ export async function runMount(config: Config, flags: MountFlags): Promise<numbe
       'MOUNT_NO_DEVICE',
       'Cannot open /dev/fuse: it does not exist; load the kernel module "fuse", in a container pass --device /dev/fuse',
     );
-  const paths = makeDataDirectory(config.dataDir);
+  const paths = made('data.dir', config.dataDir, makeDataDirectory);
   const lock = DataLock.take(config.dataDir);
   const note = join(config.dataDir, 'mounted');
-  if (!flags.skipUnmount) clearStaleMount(config.fuseDir, note);
-  await lock.waitForDaemon();
+  if (!flags.skipUnmount) {
+    clearStaleMount(note);
+    refuseMounted(config.fuseDir);
+  }
+  await lock.waitForDaemon(STUCK_AFTER_MS).catch(async error => {
+    if (!abortDetached(note)) throw error;
+    await lock.waitForDaemon();
+  });
   writeFileSync(join(config.dataDir, 'keeper.pid'), `${process.pid}\n`);
   removeHidden(paths);
-  mkdirSync(config.fuseDir, {recursive: true});
+  made('fuse.dir', config.fuseDir, path => mkdirSync(path, {recursive: true}));
+  // The kernel's list of mounts knows no symbolic links.
+  const directory = realpathSync(config.fuseDir);
+  if (!flags.skipUnmount) refuseMounted(directory);
   process.env.FERRITE_RUN = randomBytes(8).toString('hex');
   // What this keeper stands for: a config that says otherwise by the next reload is refused.
   process.env.FERRITE_DIRECTORIES = directoriesOf(config);
@@ -45,11 +56,11 @@ export async function runMount(config: Config, flags: MountFlags): Promise<numbe
     ...(flags.debug ? ['-debug'] : []),
   ];
   const keeper = new Keeper({
-    directory: config.fuseDir,
+    directory,
     allowOther: config.fuseAllowOther,
     daemonCommand: () => [process.execPath, MAIN, 'daemon', '-config', config.path, ...daemonFlags],
     log: (level, message, fields) => log[level](message, fields),
-    mounted: connection => writeFileSync(note, JSON.stringify({directory: config.fuseDir, connection})),
+    mounted: connection => writeFileSync(note, JSON.stringify({directory, connection})),
   });
   const exitCode = await keeper.run();
   if (exitCode !== 0 && !config.exitOnError) await untilSignal(log);
@@ -68,28 +79,54 @@ async function untilSignal(log: Logger): Promise<void> {
   clearInterval(keepAlive);
 }
 
+/** Calls `make` for the directory that the option `key` names. Throws `MountError` where it can't be a directory. */
+function made<T>(key: string, path: string, make: (path: string) => T): T {
+  try {
+    return make(path);
+  } catch (cause) {
+    const {code} = cause as NodeJS.ErrnoException;
+    const state = code === 'EEXIST' || code === 'ENOTDIR' ? 'a file is in its place' : String(code);
+    throw new MountError('MOUNT_FAILED', `Cannot make ${key} "${path}": ${state}; choose another ${key}`, {
+      cause,
+    });
+  }
+}
+
 /**
  * A mount that a killed ferrite of this data directory left behind (its apps may still hold files in it) is aborted and
  * taken away: a thread of its daemon may be waiting in the kernel for an answer that only the daemon itself could
- * have given. Anything else that is mounted there is left alone.
+ * have given.
  */
-function clearStaleMount(directory: string, note: string): void {
-  const noted = existsSync(note)
-    ? (JSON.parse(readFileSync(note, 'utf8')) as {directory?: string; connection?: number})
-    : {};
+function clearStaleMount(note: string): void {
+  if (!existsSync(note)) return;
+  const {directory, connection} = readNote(note);
   const found = mountedAt(directory);
-  if (found === undefined) {
-    if (noted.connection !== undefined && !isMounted(noted.connection)) abortConnection(noted.connection);
-    return;
+  if (found?.source === 'ferritefs' && found.connection === connection) {
+    abortConnection(connection);
+    unmount(directory, true);
   }
-  const isOurs =
-    found.source === 'ferritefs' && noted.directory === directory && noted.connection === found.connection;
-  if (!isOurs) {
-    throw new MountError(
-      'MOUNT_BUSY',
-      `Cannot mount "${directory}": ${found.source} (${found.type}) is mounted there; unmount it or choose another fuse.dir`,
-    );
-  }
-  abortConnection(found.connection);
-  unmount(directory, true);
+}
+
+/**
+ * The daemon of a killed ferrite does not end, and its mount is detached already: then it is its old connection that
+ * holds it. Only now, because the kernel uses connections' numbers again. Returns whether there was one to abort.
+ */
+function abortDetached(note: string): boolean {
+  if (!existsSync(note)) return false;
+  const {connection} = readNote(note);
+  return !isMounted(connection) && abortConnection(connection);
+}
+
+function readNote(note: string): {readonly directory: string; readonly connection: number} {
+  return JSON.parse(readFileSync(note, 'utf8')) as {directory: string; connection: number};
+}
+
+/** Whatever else is mounted there is left alone. */
+function refuseMounted(directory: string): void {
+  const found = mountedAt(directory);
+  if (found === undefined) return;
+  throw new MountError(
+    'MOUNT_BUSY',
+    `Cannot mount "${directory}": ${found.source} (${found.type}) is mounted there; unmount it or choose another fuse.dir`,
+  );
 }

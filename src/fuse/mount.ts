@@ -60,6 +60,15 @@ export function mountedAt(directory: string): MountedAt | undefined {
   return found;
 }
 
+/** Whether `path` is in a FUSE mount or is one. Such a path must not be touched before it is known that somebody answers. */
+export function isBelowFuse(path: string): boolean {
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .map(line => line.split(' '))
+    .filter(fields => /^fuse(?:$|\.|blk$)/.test(fields[fields.indexOf('-') + 1] ?? ''))
+    .some(fields => `${path}/`.startsWith(`${unescapeMountPath(fields[4] ?? '')}/`));
+}
+
 /** Octal escapes of proc(5): `\040` is a space. */
 function unescapeMountPath(text: string): string {
   const bytes = Buffer.from(text, 'utf8')
