@@ -415,7 +415,7 @@ test('closing the primary tells the followers, and frees every socket', async ()
   await until('caught up', () => follower.client.state.at === 'caught-up');
   await primary.stop();
   await until('told', () => follower.client.state.at === 'disconnected');
-  expect(String(follower.log.lines.find(({level}) => level === 'error')?.fields.error)).toMatch(/closing/);
+  expect(String(follower.log.lines.find(({level}) => level === 'warn')?.fields.error)).toMatch(/closing/);
 });
 
 test('ten thousand databases are announced in pages', async () => {
