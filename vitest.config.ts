@@ -3,7 +3,7 @@ import {SummaryReporter} from './test/reporter.ts';
 
 // These mount a directory, start daemons and measure nothing: one at a time, after everything else.
 const mounting = ['test/{mount,capture,replication,keeper,verify}/**/*.test.ts'];
-const timeouts = {testTimeout: 120_000, hookTimeout: 120_000};
+const timeouts = {testTimeout: 300_000, hookTimeout: 120_000};
 
 export default defineConfig({
   test: {

@@ -50,7 +50,7 @@ describe('capture over crashes', () => {
         await node.killDaemon();
         await until(
           () => node.daemonPid !== pid,
-          10_000,
+          60_000,
           () => node.log,
         );
       }
@@ -66,7 +66,7 @@ describe('capture over crashes', () => {
         const app = sqliteApp(node.path('a.db'), writer(mode, 20));
         await until(
           () => app.stdout.length > 0,
-          10_000,
+          60_000,
           () => 'nothing written',
         );
         await sleep(300 + Math.random() * 500);
@@ -156,7 +156,7 @@ describe('capture over crashes', () => {
       const app = sqliteApp(node.path('a.db'), writer(mode, 20));
       await until(
         () => app.stdout.split('\n').length > 50,
-        10_000,
+        60_000,
         () => 'nothing written',
       );
       await node.killAll();

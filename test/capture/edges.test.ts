@@ -90,7 +90,7 @@ describe('capture where it is not plain', () => {
       await appendFrames('a.db', frames, [3, 4, pageCount + 1], pageCount + 1);
       await until(
         async () => (await txidOf(node, 'a.db')) === before + 1,
-        5000,
+        60_000,
         () => 'not captured',
       );
       if (kill === 'the daemon, in the middle of the next transaction')
@@ -100,7 +100,7 @@ describe('capture where it is not plain', () => {
         await node.killDaemon();
         await until(
           () => node.daemonPid !== pid,
-          10_000,
+          60_000,
           () => node.log,
         );
       }
@@ -108,7 +108,7 @@ describe('capture where it is not plain', () => {
       await printed(app, 'again');
       await until(
         async () => (await txidOf(node, 'a.db')) > before + 1,
-        5000,
+        60_000,
         () => 'not captured',
       );
       writeFileSync(`${flag}2`, '');
@@ -161,7 +161,7 @@ describe('capture where it is not plain', () => {
     await node.killDaemon();
     await until(
       () => node.daemonPid !== pid,
-      10_000,
+      60_000,
       () => node.log,
     );
     await file.write(bytes, 40_000, 10_000, 40_000);

@@ -104,7 +104,7 @@ test('a second signal does not wait for the apps', async () => {
   expect(mountedAt(node.mount)).toBeUndefined();
   await until(
     () => !isAlive(daemonPid),
-    10_000,
+    60_000,
     () => 'the daemon goes on',
   );
 });
@@ -122,7 +122,7 @@ test('a daemon that hangs (SIGSTOP) is replaced while an app writes: a pause, an
   expect(node.daemonPid).not.toBe(hung);
   await until(
     () => !isAlive(hung),
-    10_000,
+    60_000,
     () => 'the daemon that hung is still there',
   );
   await expectLogEqualsDatabase(node, 'a.db');
@@ -170,12 +170,12 @@ test('when the keeper alone is killed the daemon unmounts and ends, and a new fe
   process.kill(node.keeperPid, 'SIGKILL');
   await until(
     () => mountedAt(node.mount) === undefined,
-    10_000,
+    60_000,
     () => node.log,
   );
   await until(
     () => !isAlive(daemonPid),
-    10_000,
+    60_000,
     () => node.log,
   );
   expect(readdirSync(node.mount)).toEqual([]);
@@ -218,10 +218,10 @@ os._exit(0)
 test('unmounting by hand ends ferrite with 0', async () => {
   node = await TestNode.start({role: 'primary'});
   await shell(node.path('a.db'), 'create table t(x); insert into t values(1)');
-  await run('umount', [node.mount], 10_000);
+  await run('umount', [node.mount], 60_000);
   await until(
     () => !isAlive(node.keeperPid),
-    10_000,
+    60_000,
     () => node.log,
   );
   expect(await node.stop()).toBe(0);

@@ -115,7 +115,7 @@ test('databases in folders, renamed, deleted and made again, by rename over an e
   await rm(primary.path('tenants/us/b.db'));
   await until(
     async () => (await position(follower, 'tenants/us/b.db')) === 'none',
-    10_000,
+    60_000,
     () => 'b.db is still on the follower',
   );
   await shell(primary.path('tenants/us/b.db'), 'pragma page_size=1024; create table other(y)');

@@ -67,7 +67,7 @@ export async function expectEqual(
   primary: TestNode,
   follower: TestNode,
   names: readonly string[],
-  timeoutMs = 30_000,
+  timeoutMs = 60_000,
 ): Promise<void> {
   for (const name of names) {
     let [ours, theirs] = ['', ''];

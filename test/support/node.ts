@@ -17,8 +17,8 @@ import {abortConnection, mountedAt, unmount} from '../../src/fuse/mount.ts';
 
 const MAIN =
   process.env.FERRITE_TEST_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
-const START_MS = 15_000;
-const STOP_MS = 15_000;
+const START_MS = 60_000;
+const STOP_MS = 60_000;
 let portNext = 22_000 + (process.pid % 5000) * 4;
 
 export interface NodeSettings {
