@@ -55,11 +55,6 @@ export function lockDataAsDaemon(dataDirectory: string): void {
   ofdLock(openLock(dataDirectory), 'read', DAEMON_BYTE, 1);
 }
 
-/** Takes the data directory as a whole, once nobody serves it any more. Throws `DataLockError`. */
-export async function lockData(dataDirectory: string): Promise<void> {
-  await DataLock.take(dataDirectory).waitForDaemon();
-}
-
 /** The directories of a node, as one string to compare. */
 export function directoriesOf(config: {readonly dataDir: string; readonly fuseDir: string}): string {
   return JSON.stringify([config.dataDir, config.fuseDir]);

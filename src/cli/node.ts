@@ -1,3 +1,4 @@
+import {once} from 'node:events';
 import {readdirSync, rmSync} from 'node:fs';
 import {rm} from 'node:fs/promises';
 import {createServer, type Server} from 'node:http';
@@ -253,16 +254,11 @@ export class Node {
 
 async function listen(server: Server, {host, port}: Config['httpAddr']): Promise<void> {
   try {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject);
-      server.once('listening', resolve);
-      server.listen({port, ...(host === undefined ? {} : {host})});
-    });
+    const listening = once(server, 'listening'); // Rejects at an 'error', and takes only its own listeners away.
+    server.listen({port, ...(host === undefined ? {} : {host})});
+    await listening;
   } catch (error) {
     throw explain(error, host, port);
-  } finally {
-    server.removeAllListeners('error');
-    server.removeAllListeners('listening');
   }
 }
 

@@ -134,7 +134,7 @@ export class EngineSource implements ReplicationSource {
         this.#databases.set(event.id, {
           id: event.id,
           name: event.name,
-          position: {txid: toTxid(0n), checksum: EMPTY_CHECKSUM},
+          position: EMPTY_POSITION,
           term: 0n,
           pageSize: 0,
           commit: 0,
@@ -223,8 +223,6 @@ export class EngineSource implements ReplicationSource {
     }
   }
 }
-
-const EMPTY_CHECKSUM = EMPTY_POSITION.checksum;
 
 /** Records as they stand in the segments, back to back. A segment that was dropped meanwhile fails the transfer, which is asked for again. */
 async function* readEntries(entries: readonly LocatedEntry[]): AsyncGenerator<Uint8Array> {

@@ -231,10 +231,6 @@ export class CapturedDatabases {
     for (const database of this.#byName.values()) this.#unload(database);
   }
 
-  loaded(): Iterable<CapturedDatabase> {
-    return this.#byId.values();
-  }
-
   #load(name: string): CapturedDatabase {
     const {context, catalog, seals, filesDirectory} = this.#options;
     const path = join(filesDirectory, name);

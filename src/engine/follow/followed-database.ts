@@ -1,6 +1,7 @@
-import {closeSync, existsSync, openSync, rmSync, statSync} from 'node:fs';
+import {closeSync, openSync, rmSync, statSync} from 'node:fs';
 import {join} from 'node:path';
 import type {KernelNotifier} from '../../fuse/notify.ts';
+import {xorChecksum} from '../../ltx/checksum.ts';
 import {type ByteSource, bytesSource, measureLtx} from '../../ltx/decoder.ts';
 import {LtxError} from '../../ltx/error.ts';
 import {
@@ -11,7 +12,6 @@ import {
   type Position,
   toTxid,
 } from '../../ltx/position.ts';
-import {xorChecksum} from '../../ltx/checksum.ts';
 import {FollowerDatabase} from '../apply/follower-database.ts';
 import type {KernelCache, PageTransaction} from '../apply/page-transaction.ts';
 import {DatabaseStore, type StagedChecksums, type StoreContext} from '../database-store.ts';
@@ -371,11 +371,6 @@ export class FollowedDatabase {
       staged.checksums.push(this.#context.pageHasher.checksum(pgno, page));
     }
     return staged;
-  }
-
-  /** Whether there is a database file at all. */
-  get hasFiles(): boolean {
-    return existsSync(join(this.#context.filesDirectory, this.name));
   }
 }
 

@@ -1,5 +1,5 @@
-import {xorChecksum} from '../../ltx/checksum.ts';
 import type {PageHasher} from '../../ltx/checksum.ts';
+import {xorChecksum} from '../../ltx/checksum.ts';
 import type {Crc64Factory} from '../../ltx/crc64.ts';
 import {type ByteSource, LtxDecoder} from '../../ltx/decoder.ts';
 import {LtxError} from '../../ltx/error.ts';
