@@ -70,6 +70,7 @@ export class Node {
       followerWrites: config.fuseFollowerWrites,
       isNewBoot: thread.isNewBoot,
       crashAt: thread.crashAt,
+      keepsAwake: config.fuseKeepAwake,
     };
     this.#fs = FsClient.start(
       options.fsWorker,

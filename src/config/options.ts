@@ -81,6 +81,13 @@ export const options = {
     doc: 'How long to look for the next request before sleeping: costs some CPU time, saves the wake-up. `0s` turns it off; at most 1ms.',
     check: us => (us <= spinUsMax ? undefined : {problem: 'too long to spin', remedy: 'write at most 1ms'}),
   }),
+  fuseKeepAwake: option({
+    key: 'fuse.keep-awake',
+    type: 'boolean',
+    parse: parseBoolean,
+    fallback: 'true',
+    doc: 'Keep idle CPUs from sleeping while many requests come (PM QoS, `/dev/cpu_dma_latency`, for root only): on virtual machines a wake-up costs more than a request.',
+  }),
   dataDir: option({
     key: 'data.dir',
     type: 'path',

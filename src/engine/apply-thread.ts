@@ -5,6 +5,7 @@ import {setTimeout as sleep} from 'node:timers/promises';
 import {workerData} from 'node:worker_threads';
 import {KernelNotifier} from '../fuse/notify.ts';
 import {AssertionError} from '../lib/assert.ts';
+import {KeepAwake} from '../lib/keep-awake.ts';
 import {PageHasher} from '../ltx/checksum.ts';
 import {Crc64Factory} from '../ltx/crc64.ts';
 import {bytesSource} from '../ltx/decoder.ts';
@@ -35,11 +36,13 @@ class ApplyThread {
   readonly #databases = new Map<string, FollowedDatabase>();
   readonly #transfers = new Map<number, IncomingTransfer>();
   readonly #cancelled = new Set<number>();
+  readonly #keepAwake: KeepAwake;
   #spooled = 0;
   #isReleased = false;
 
   constructor(data: ApplyThreadData, crc64: Crc64Factory) {
     this.#data = data;
+    this.#keepAwake = new KeepAwake(data.keepsAwake);
     this.#paths = dataPaths(data.dataDirectory);
     const disk = diskThatCrashesAt(data.crashAt);
     const lockBytes = new LockBytes(data.pendingByte);
@@ -78,6 +81,7 @@ class ApplyThread {
     this.#post({type: 'databases', databases});
     for (const id of inUse) this.#attachSoon(id);
     this.#data.port.on('message', (command: ApplyCommand) => {
+      this.#keepAwake.note();
       if (command.type === 'cancel') this.#cancelled.add(command.request);
       else void this.#serve(command.request, command.question);
     });
@@ -325,6 +329,7 @@ class ApplyThread {
   }
 
   #maintain(): void {
+    this.#keepAwake.tick();
     const now = performance.now();
     for (const database of this.#databases.values()) {
       try {

@@ -4,6 +4,7 @@ import {KernelNotifier} from '../fuse/notify.ts';
 import {FuseReplies} from '../fuse/reply.ts';
 import {FuseRequest} from '../fuse/request.ts';
 import {runSession, type SessionHandler} from '../fuse/session.ts';
+import {KeepAwake} from '../lib/keep-awake.ts';
 import {createPoller} from '../lib/libc.ts';
 import {Crc64Factory} from '../ltx/crc64.ts';
 import {LockBytes} from '../sqlite/lock-bytes.ts';
@@ -33,6 +34,7 @@ class FsThread implements SessionHandler {
   readonly #context: MountContext;
   readonly #primary: FsPrimary | undefined;
   readonly #followed: FollowedFiles | undefined;
+  readonly #keepAwake: KeepAwake;
   readonly #resumed: WaitList[] = [];
   readonly #wakeCount = new Uint8Array(8);
   #hostname: string | undefined;
@@ -40,6 +42,7 @@ class FsThread implements SessionHandler {
 
   constructor(data: FsThreadData, crc64: Crc64Factory) {
     this.#data = data;
+    this.#keepAwake = new KeepAwake(data.keepsAwake);
     this.#outbox = new Outbox(data.port, data.taken);
     const {fuseFd, wakeFd} = data;
     const paths = dataPaths(data.dataDirectory);
@@ -81,12 +84,14 @@ class FsThread implements SessionHandler {
     const poller = createPoller([fuseFd, wakeFd]);
     const reason = runSession({fuseFd, poller, request: this.#request, handler: this, spinNs});
     this.#primary?.close();
+    this.#keepAwake.close();
     this.#outbox.add({type: 'stopped', reason});
     this.#outbox.flush();
     return reason;
   }
 
   handle(request: FuseRequest): void {
+    this.#keepAwake.note();
     dispatch(this.#context, request);
     if (this.#resumed.length > 0) this.#serveResumed();
     this.#context.flusher.poll();
@@ -118,6 +123,7 @@ class FsThread implements SessionHandler {
   }
 
   heartbeat(): void {
+    this.#keepAwake.tick();
     this.#context.flusher.poll();
     this.#primary?.sweep();
     if (this.#data.heartbeatFd < 0) return;

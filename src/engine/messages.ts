@@ -28,6 +28,8 @@ export interface ThreadData {
   readonly isNewBoot: boolean;
   /** A test wants the process to die at this disk call: `name` or `name:count`. */
   readonly crashAt: string | undefined;
+  /** While there is much to do, CPUs should not sleep. */
+  readonly keepsAwake: boolean;
 }
 
 export interface FsThreadData extends ThreadData {
