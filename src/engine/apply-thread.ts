@@ -8,7 +8,7 @@ import {AssertionError} from '../lib/assert.ts';
 import {KeepAwake} from '../lib/keep-awake.ts';
 import {PageHasher} from '../ltx/checksum.ts';
 import {Crc64Factory} from '../ltx/crc64.ts';
-import {bytesSource} from '../ltx/decoder.ts';
+import {type ByteSource, bytesSource} from '../ltx/decoder.ts';
 import {type Position, toTxid} from '../ltx/position.ts';
 import {LockBytes} from '../sqlite/lock-bytes.ts';
 import type {ApplyCommand, ApplyEvent, ApplyRequest, ApplyThreadData} from './apply-messages.ts';
@@ -160,12 +160,21 @@ class ApplyThread {
 
   async #apply(request: number, id: string, bytes: Uint8Array): Promise<Position> {
     const database = this.#open(id);
-    for (const record of database.split(bytesSource(bytes))) {
-      database.accept(record);
-      await this.#retry(request, () => database.finishApply(record));
-    }
+    await this.#applyRecords(request, database, database.split(bytesSource(bytes)));
     database.maintain(performance.now());
     return this.#changed(database);
+  }
+
+  async #applyRecords(
+    request: number,
+    database: FollowedDatabase,
+    records: readonly ByteSource[],
+  ): Promise<void> {
+    try {
+      database.accept(records);
+    } finally {
+      await this.#retry(request, () => database.finishApply());
+    }
   }
 
   async #finish(request: number, transfer: IncomingTransfer): Promise<Position> {
@@ -173,10 +182,7 @@ class ApplyThread {
     const records = database.split(transfer.records);
     const {info} = transfer;
     if (info.kind === 'record') {
-      for (const record of records) {
-        database.accept(record);
-        await this.#retry(request, () => database.finishApply(record));
-      }
+      await this.#applyRecords(request, database, records);
       return this.#changed(database);
     }
     const pageCount = transfer.mergeRecords(records, this.#context);

@@ -1,7 +1,8 @@
 import type {MessagePort} from 'node:worker_threads';
 import type {FsEvent} from './messages.ts';
 
-const DELAY_MS = 0.15;
+/** From one batch to the next. The first event after a pause goes at once. */
+const INTERVAL_MS = 0.5;
 const COUNT_MAX = 64;
 /** Batches that main has not taken yet, above which no records go along. */
 const BACKLOG_MAX = 64;
@@ -13,7 +14,7 @@ export class Outbox {
   readonly #taken: Int32Array;
   #posted = 0;
   #events: FsEvent[] = [];
-  #sinceMs = 0;
+  #sentMs = 0;
 
   constructor(port: MessagePort, taken: SharedArrayBuffer) {
     this.#port = port;
@@ -30,14 +31,13 @@ export class Outbox {
   }
 
   add(event: FsEvent): void {
-    if (this.#events.length === 0) this.#sinceMs = performance.now();
     this.#events.push(event);
     if (this.#events.length >= COUNT_MAX) this.flush();
   }
 
-  /** Sends what has waited long enough. */
+  /** Sends what is due. */
   poll(): void {
-    if (this.#events.length > 0 && performance.now() - this.#sinceMs >= DELAY_MS) this.flush();
+    if (this.#events.length > 0 && performance.now() - this.#sentMs >= INTERVAL_MS) this.flush();
   }
 
   flush(): void {
@@ -45,5 +45,6 @@ export class Outbox {
     this.#port.postMessage(this.#events);
     this.#posted = (this.#posted + 1) | 0;
     this.#events = [];
+    this.#sentMs = performance.now();
   }
 }

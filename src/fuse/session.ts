@@ -49,21 +49,24 @@ export function runSession({
     const ready = poller.wait(hasWork || now < spinUntil ? 0 : HEARTBEAT_MS);
     if ((ready & WAKE_READY) !== 0 && !handler.drainMessages()) return 'stopped';
     if ((ready & FUSE_READY) !== 0) {
-      if (!serveWaiting(fuseFd, poller, request, handler)) return 'unmounted';
+      // Without other work the loop's own poll finds the next request.
+      const countMax = hasWork ? REQUESTS_PER_TURN : 1;
+      if (!serveWaiting(fuseFd, poller, request, handler, countMax)) return 'unmounted';
       spinUntil = performance.now() + spinNs / 1e6;
     }
     hasWork = handler.work();
   }
 }
 
-/** Serves what is waiting, up to a bound. Returns false when the connection has ended. */
+/** Serves what is waiting, up to `countMax` requests. Returns false when the connection has ended. */
 function serveWaiting(
   fuseFd: number,
   poller: Poller,
   request: FuseRequest,
   handler: SessionHandler,
+  countMax: number,
 ): boolean {
-  for (let served = 0; served < REQUESTS_PER_TURN; served++) {
+  for (let served = 1; ; served++) {
     try {
       request.length = readSync(fuseFd, request.buffer);
     } catch (error) {
@@ -75,7 +78,6 @@ function serveWaiting(
     }
     if (request.length === 0) return false;
     handler.handle(request);
-    if ((poller.wait(0) & FUSE_READY) === 0) return true;
+    if (served >= countMax || (poller.wait(0) & FUSE_READY) === 0) return true;
   }
-  return true;
 }

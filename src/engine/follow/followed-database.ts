@@ -17,6 +17,7 @@ import type {KernelCache, PageTransaction} from '../apply/page-transaction.ts';
 import {DatabaseStore, type StagedChecksums, type StoreContext} from '../database-store.ts';
 import type {DatabaseInfo} from '../messages.ts';
 import {type CompactOptions, compactRecords, fileSource} from './compact-records.ts';
+import {PageBatch} from './page-batch.ts';
 import {PositionFile} from './position-file.ts';
 import {type CheckTools, checkRecord, openDecoder, transactionOf} from './record-check.ts';
 
@@ -56,6 +57,10 @@ export class FollowedDatabase {
   /** The files are not known to be at any position: only a whole copy helps. */
   #isUnknown = false;
   #flushAtMs = 0;
+  /** The records that were accepted last: where they begin, their pages, and the last of them. */
+  #acceptedAfter = 0n;
+  readonly #batch = new PageBatch();
+  #newest: ByteSource | undefined;
 
   constructor(
     context: FollowContext,
@@ -108,8 +113,18 @@ export class FollowedDatabase {
     return this.#catchUpFiles();
   }
 
-  /** Checks one record and appends it to the log. `finishApply` brings it to the files. */
-  accept(source: ByteSource): void {
+  /**
+   * Checks records that follow on each other and appends them to the log. `finishApply` brings them to the files, also those
+   * before one that was refused.
+   */
+  accept(records: readonly ByteSource[]): void {
+    this.#batch.clear();
+    this.#newest = undefined;
+    this.#acceptedAfter = this.store.position.txid;
+    for (const record of records) this.#accept(record);
+  }
+
+  #accept(source: ByteSource): void {
     const {store} = this;
     if (this.#isUnknown)
       throw new LtxError(
@@ -117,18 +132,27 @@ export class FollowedDatabase {
         'Cannot apply transaction: the database is not known to be at any position',
         {},
       );
-    const {staged} = checkRecord(store, source, this.#context);
+    const {header, staged} = checkRecord(store, source, this.#context, this.#batch);
     const entry = source.bytes === undefined ? store.log.appendFrom(source) : store.log.append(source.bytes);
     store.adopt(staged, entry);
+    this.#batch.endRecord(header.commit);
+    this.#newest = source;
   }
 
-  /** Applies what the log has and the files have not. */
-  finishApply(newest: ByteSource | undefined): FollowStep {
+  /** Applies what the log has and the files have not, as one transaction. */
+  finishApply(): FollowStep {
     if (this.#database === undefined) return this.attach();
-    const {store} = this;
-    const isNext = newest !== undefined && store.log.last()?.minTxid === toTxid(this.#applied.txid + 1n);
-    if (!isNext) return this.#catchUpFiles();
-    return this.#applyToFiles(transactionOf(newest, this.#context), store.position);
+    const transaction = this.#missing();
+    if (transaction === undefined) return this.#catchUpFiles();
+    return this.#applyToFiles(transaction, this.store.position);
+  }
+
+  /** What the files lack, if it is what was accepted last and at hand. */
+  #missing(): PageTransaction | undefined {
+    const [newest, batch] = [this.#newest, this.#batch];
+    if (newest === undefined || this.#applied.txid !== this.#acceptedAfter) return undefined;
+    if (!batch.isIncomplete) return batch;
+    return batch.recordCount === 1 ? transactionOf(newest, this.#context) : undefined;
   }
 
   /** Splits `bytes` into the records that it holds back to back. */
@@ -279,6 +303,8 @@ export class FollowedDatabase {
     const isNothing = transaction.commit === 0 && database.pageCount === 0;
     if (!isNothing && database.apply(transaction) !== 'applied') return 'again';
     this.#setApplied(position);
+    this.#batch.clear();
+    this.#newest = undefined;
     return 'done';
   }
 

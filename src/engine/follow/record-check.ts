@@ -7,6 +7,7 @@ import {decodeLtxHeader, LTX_HEADER_SIZE, type LtxHeader} from '../../ltx/header
 import {CHECKSUM_FLAG, type Checksum} from '../../ltx/position.ts';
 import type {PageTransaction} from '../apply/page-transaction.ts';
 import type {DatabaseStore, StagedChecksums} from '../database-store.ts';
+import type {PageBatch} from './page-batch.ts';
 
 export interface CheckTools {
   readonly crc64: Crc64Factory;
@@ -21,11 +22,17 @@ export interface CheckedRecord {
 
 /**
  * Reads a whole record and proves that it belongs here: its own checksum, the position that it follows on, and that the
- * database's checksum after it is the one it promises. Nothing is changed. Throws `LtxError`.
+ * database's checksum after it is the one it promises. Nothing is changed; its pages go into
+ * `batch`, where they count once the caller ends the record. Throws `LtxError`.
  */
-export function checkRecord(store: DatabaseStore, source: ByteSource, tools: CheckTools): CheckedRecord {
-  const header = readLtxHeader(source);
+export function checkRecord(
+  store: DatabaseStore,
+  source: ByteSource,
+  tools: CheckTools,
+  batch: PageBatch,
+): CheckedRecord {
   const decoder = openDecoder(source, tools, tools.pageHasher);
+  const {header} = decoder;
   const {checksums, position} = store;
   checkFollowsOn(header, position.txid, position.checksum);
   const isSamePageSize =
@@ -37,6 +44,7 @@ export function checkRecord(store: DatabaseStore, source: ByteSource, tools: Che
     pgnos: [],
     checksums: [],
   };
+  batch.beginRecord(header.pageSize);
   let rolling: Checksum = isSamePageSize ? checksums.checksum : CHECKSUM_FLAG;
   for (let found = decoder.nextPage(); found !== undefined; found = decoder.nextPage()) {
     const checksum = found.checksum ?? CHECKSUM_FLAG;
@@ -45,6 +53,7 @@ export function checkRecord(store: DatabaseStore, source: ByteSource, tools: Che
     rolling = xorChecksum(rolling, checksum);
     staged.pgnos.push(found.pgno);
     staged.checksums.push(checksum);
+    batch.add(found.pgno, found.page);
   }
   for (let pgno = header.commit + 1; pgno <= countBefore; pgno++) {
     const before = checksums.get(pgno);
