@@ -1,6 +1,6 @@
 import {once} from 'node:events';
 import {readdirSync, rmSync} from 'node:fs';
-import {rm} from 'node:fs/promises';
+import {unlink} from 'node:fs/promises';
 import {createServer, type Server} from 'node:http';
 import {join} from 'node:path';
 import type {Worker} from 'node:worker_threads';
@@ -138,9 +138,9 @@ export class Node {
           .catch(error => this.#options.log.debug('database not yet opened', {error}));
         return;
       case 'remove':
-        void rm(event.path, {force: true}).catch(error =>
-          this.#options.log.warn('unlinked file not removed', {error}),
-        );
+        void unlink(event.path).catch(error => {
+          if (error.code !== 'ENOENT') this.#options.log.warn('unlinked file not removed', {error});
+        });
         return;
       case 'stopped':
         this.#end(0);

@@ -6,6 +6,7 @@ import {
   fchownSync,
   fstatSync,
   mkdirSync,
+  type Stats,
   statSync,
 } from 'node:fs';
 import {dirname} from 'node:path';
@@ -39,8 +40,7 @@ export interface FollowerFilesOptions {
 
 /**
  * The files of one followed database. Bytes are written to the backing files and then put into the kernel's
- * cache; what changes names and sizes goes through the mount, so that the kernel knows of it at once. So do
- * journals, bytes and all.
+ * cache; what changes names and sizes goes through the mount, so that the kernel knows of it at once.
  */
 export class FollowerFiles {
   readonly disk: Disk;
@@ -132,10 +132,7 @@ export class FollowerFiles {
     const status = fstatSync(this.#mountedFd);
     const mode = status.mode & 0o777;
     const fd = this.disk.open(name, path, constants.O_RDWR | constants.O_CREAT, mode);
-    if (isNew) {
-      fchmodSync(fd, mode);
-      if (process.geteuid?.() === 0) fchownSync(fd, status.uid, status.gid);
-    }
+    if (isNew) adapt(fd, status);
     return fd;
   }
 
@@ -172,4 +169,11 @@ export class FollowerFiles {
     }
     return {pageSize, readVersion: header[19]};
   }
+}
+
+/** Gives a new file the owner and mode of the database, where the kernel has not done so already. */
+function adapt(fd: number, {mode, uid, gid}: Stats): void {
+  const made = fstatSync(fd);
+  if ((made.mode & 0o777) !== (mode & 0o777)) fchmodSync(fd, mode & 0o777);
+  if (process.geteuid?.() === 0 && (made.uid !== uid || made.gid !== gid)) fchownSync(fd, uid, gid);
 }

@@ -48,7 +48,6 @@ export class RollbackWriter {
       this.#files.syncDatabase('follower-rollback-apply:sync');
       // Until now a death undoes the transaction, from now on it stays: this is the commit.
       this.#files.unlinkCompanion('follower-rollback-apply:commit', '-journal');
-      this.#files.syncNames('follower-rollback-apply:sync-directory');
       return applied;
     } catch (error) {
       this.#undo(error);
@@ -72,7 +71,8 @@ export class RollbackWriter {
    */
   #writeJournal(transaction: PageTransaction): void {
     const files = this.#files;
-    const fd = files.openMountedCompanion('follower-journal:create', '-journal');
+    closeSync(files.openMountedCompanion('follower-journal:create', '-journal'));
+    const fd = files.openCompanion('follower-journal:open', '-journal');
     try {
       files.disk.truncate('follower-journal:clear', fd, 0);
       const pageSize = files.readHeader().pageSize || transaction.pageSize;
@@ -84,6 +84,7 @@ export class RollbackWriter {
       }
       journal.finish();
       files.syncNames('follower-journal:sync-directory');
+      files.cache.invalidate('journal'); // The kernel knows it as the empty file that was made through the mount.
     } finally {
       closeSync(fd);
     }
@@ -160,15 +161,20 @@ class JournalWriter {
   }
 
   /**
-   * Makes the records durable, then the header that counts them, and only then may the database be written.
+   * Counts the records in the header and makes all durable at once: only then may the database be written. A loss of power
+   * before that can leave records in any state, but then the database is what it was, and so is what passes their checksums.
    */
   finish(): void {
-    this.#flush();
-    this.#sync('follower-journal:sync-records');
-    this.#fillHeader();
-    const header = this.#buffer.subarray(0, JOURNAL_HEADER_SIZE);
-    this.#options.files.disk.write('follower-journal:header', this.#options.fd, header, 0);
-    this.#sync('follower-journal:sync-header');
+    const {files, fd} = this.#options;
+    if (this.#position === 0) {
+      this.#fillHeader();
+      this.#flush();
+    } else {
+      this.#flush();
+      this.#fillHeader();
+      files.disk.write('follower-journal:header', fd, this.#buffer.subarray(0, JOURNAL_HEADER_SIZE), 0);
+    }
+    if (files.isSynced) files.disk.sync('follower-journal:sync', fd);
   }
 
   #fillHeader(): void {
@@ -183,18 +189,6 @@ class JournalWriter {
     files.disk.write('follower-journal:write', fd, this.#buffer.subarray(0, this.#used), this.#position);
     this.#position += this.#used;
     this.#used = 0;
-  }
-
-  #sync(name: string): void {
-    const {files} = this.#options;
-    if (!files.isSynced) return;
-    // On the backing side: a flush through the mount would wait for another thread.
-    const fd = files.openCompanion('follower-journal:open', '-journal');
-    try {
-      files.disk.sync(name, fd);
-    } finally {
-      closeSync(fd);
-    }
   }
 }
 
