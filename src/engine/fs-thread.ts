@@ -1,9 +1,10 @@
 import {readSync, writeSync} from 'node:fs';
+import {setImmediate as turn} from 'node:timers/promises';
 import {parentPort, receiveMessageOnPort} from 'node:worker_threads';
 import {KernelNotifier} from '../fuse/notify.ts';
 import {FuseReplies} from '../fuse/reply.ts';
 import {FuseRequest} from '../fuse/request.ts';
-import {runSession, type SessionHandler} from '../fuse/session.ts';
+import {FuseSession, type SessionHandler} from '../fuse/session.ts';
 import {KeepAwake} from '../lib/keep-awake.ts';
 import {createPoller} from '../lib/libc.ts';
 import {Crc64Factory} from '../ltx/crc64.ts';
@@ -23,6 +24,8 @@ import {VirtualFiles} from './mount/virtual-files.ts';
 import {Outbox} from './outbox.ts';
 
 const FLUSH_THREADS = 2;
+/** How long the loop goes round before the thread's own event loop gets a turn. */
+const TURN_MS = 50;
 const HEARTBEAT = Buffer.from('.');
 const NEVER_HEARD_LAG_MS = 2_147_483_647;
 
@@ -76,18 +79,19 @@ class FsThread implements SessionHandler {
     this.#context = this.#makeContext(inodes, flusher, this.#primary?.files ?? this.#followed);
   }
 
-  run(): 'unmounted' | 'stopped' {
+  async run(): Promise<void> {
     const {fuseFd, wakeFd, spinNs, isResuming} = this.#data;
     this.#primary?.start();
     if (isResuming) this.#context.notifier.resend();
     if (this.#primary === undefined) this.#outbox.add({type: 'ready', databases: [], dropped: []});
     const poller = createPoller([fuseFd, wakeFd]);
-    const reason = runSession({fuseFd, poller, request: this.#request, handler: this, spinNs});
+    const session = new FuseSession({fuseFd, poller, request: this.#request, handler: this, spinNs});
+    let reason = session.run(TURN_MS);
+    for (; reason === 'paused'; reason = session.run(TURN_MS)) await turn();
     this.#primary?.close();
     this.#keepAwake.close();
     this.#outbox.add({type: 'stopped', reason});
     this.#outbox.flush();
-    return reason;
   }
 
   handle(request: FuseRequest): void {
@@ -196,7 +200,7 @@ class FsThread implements SessionHandler {
 
 const crc64 = await Crc64Factory.open();
 // Started before its turn, so that loading costs no time when it comes.
-parentPort?.once('message', (data: FsThreadData) => {
-  new FsThread(data, crc64).run();
+parentPort?.once('message', async (data: FsThreadData) => {
+  await new FsThread(data, crc64).run();
   data.port.close();
 });

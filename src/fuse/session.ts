@@ -29,32 +29,41 @@ const HEARTBEAT_MS = 500;
 /** Requests served before background work gets its turn. */
 const REQUESTS_PER_TURN = 32;
 
-/** Serves the connection until it is unmounted or a message ends it. Returns which. Synchronous: it owns its thread. */
-export function runSession({
-  fuseFd,
-  poller,
-  request,
-  handler,
-  spinNs,
-}: SessionOptions): 'unmounted' | 'stopped' {
-  let hasWork = false;
-  let spinUntil = 0;
-  let heartbeatAt = 0;
-  for (;;) {
-    const now = performance.now();
-    if (now >= heartbeatAt) {
-      handler.heartbeat();
-      heartbeatAt = now + HEARTBEAT_MS;
+/** Serves the connection. Synchronous: it owns its thread, and gives it back now and then. */
+export class FuseSession {
+  readonly #options: SessionOptions;
+  #hasWork = false;
+  #spinUntil = 0;
+  #heartbeatAt = 0;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * Serves until the connection is unmounted, a message ends it, or `durationMs` are over: then the thread's event loop must
+   * have a turn before the next call, or nothing that native code has handed out is ever freed.
+   */
+  run(durationMs: number): 'unmounted' | 'stopped' | 'paused' {
+    const {fuseFd, poller, request, handler, spinNs} = this.#options;
+    const end = performance.now() + durationMs;
+    for (;;) {
+      const now = performance.now();
+      if (now >= end) return 'paused';
+      if (now >= this.#heartbeatAt) {
+        handler.heartbeat();
+        this.#heartbeatAt = now + HEARTBEAT_MS;
+      }
+      const ready = poller.wait(this.#hasWork || now < this.#spinUntil ? 0 : HEARTBEAT_MS);
+      if ((ready & WAKE_READY) !== 0 && !handler.drainMessages()) return 'stopped';
+      if ((ready & FUSE_READY) !== 0) {
+        // Without other work the loop's own poll finds the next request.
+        const countMax = this.#hasWork ? REQUESTS_PER_TURN : 1;
+        if (!serveWaiting(fuseFd, poller, request, handler, countMax)) return 'unmounted';
+        this.#spinUntil = performance.now() + spinNs / 1e6;
+      }
+      this.#hasWork = handler.work();
     }
-    const ready = poller.wait(hasWork || now < spinUntil ? 0 : HEARTBEAT_MS);
-    if ((ready & WAKE_READY) !== 0 && !handler.drainMessages()) return 'stopped';
-    if ((ready & FUSE_READY) !== 0) {
-      // Without other work the loop's own poll finds the next request.
-      const countMax = hasWork ? REQUESTS_PER_TURN : 1;
-      if (!serveWaiting(fuseFd, poller, request, handler, countMax)) return 'unmounted';
-      spinUntil = performance.now() + spinNs / 1e6;
-    }
-    hasWork = handler.work();
   }
 }
 
