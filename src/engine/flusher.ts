@@ -32,6 +32,14 @@ export interface FlushJob {
   readonly done: (errno: number) => void;
 }
 
+export interface FlusherOptions {
+  readonly fuseFd: number;
+  readonly wakeFd: number;
+  /** Threads at the start, and the most there may be: a flush of gigabytes must not hold up those of other files. */
+  readonly threadCount: number;
+  readonly threadCountMax: number;
+}
+
 interface FlushWorker {
   readonly thread: Worker;
   readonly slots: Int32Array;
@@ -46,20 +54,32 @@ export class Flusher {
   readonly #workers: FlushWorker[] = [];
   readonly #waiting: FlushJob[] = []; // Bounded by the threads of the apps: each waits for its own flush.
 
-  constructor(options: {readonly threadCount: number; readonly fuseFd: number; readonly wakeFd: number}) {
-    for (let i = 0; i < options.threadCount; i++) {
-      const shared = new SharedArrayBuffer(SLOT_COUNT * 4);
-      const workerData: FlushWorkerData = {shared, fuseFd: options.fuseFd, wakeFd: options.wakeFd};
-      const thread = new Worker(new URL('./flusher-worker.js', import.meta.url), {workerData});
-      thread.unref();
-      this.#workers.push({thread, slots: new Int32Array(shared), job: undefined});
-    }
+  readonly #options: FlusherOptions;
+
+  constructor(options: FlusherOptions) {
+    this.#options = options;
+    for (let i = 0; i < options.threadCount; i++) this.#addWorker();
   }
 
   flush(job: FlushJob): void {
-    const idle = this.#workers.find(worker => worker.job === undefined) ?? this.#reap();
+    const idle = this.#workers.find(worker => worker.job === undefined) ?? this.#reap() ?? this.#grow();
     if (idle === undefined) this.#wait(job);
     else start(idle, job, job.id === undefined);
+  }
+
+  #grow(): FlushWorker | undefined {
+    return this.#workers.length < this.#options.threadCountMax ? this.#addWorker() : undefined;
+  }
+
+  #addWorker(): FlushWorker {
+    const {fuseFd, wakeFd} = this.#options;
+    const shared = new SharedArrayBuffer(SLOT_COUNT * 4);
+    const workerData: FlushWorkerData = {shared, fuseFd, wakeFd};
+    const thread = new Worker(new URL('./flusher-worker.js', import.meta.url), {workerData});
+    thread.unref();
+    const worker = {thread, slots: new Int32Array(shared), job: undefined};
+    this.#workers.push(worker);
+    return worker;
   }
 
   /** Finishes what the threads have done and hands them what waits. Called once per turn of the loop. */

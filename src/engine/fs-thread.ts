@@ -24,6 +24,7 @@ import {VirtualFiles} from './mount/virtual-files.ts';
 import {Outbox} from './outbox.ts';
 
 const FLUSH_THREADS = 2;
+const FLUSH_THREADS_MAX = 6;
 /** How long the loop goes round before the thread's own event loop gets a turn. */
 const TURN_MS = 50;
 const HEARTBEAT = Buffer.from('.');
@@ -53,7 +54,12 @@ class FsThread implements SessionHandler {
     const inodes = new InodeTable(paths.files, paths.hidden, path =>
       this.#outbox.add({type: 'remove', path}),
     );
-    const flusher = new Flusher({threadCount: FLUSH_THREADS, fuseFd, wakeFd});
+    const flusher = new Flusher({
+      fuseFd,
+      wakeFd,
+      threadCount: FLUSH_THREADS,
+      threadCountMax: FLUSH_THREADS_MAX,
+    });
     const catalog = Catalog.open(disk, paths.catalog);
     const lockBytes = new LockBytes(data.pendingByte);
     if (data.role === 'primary') {
