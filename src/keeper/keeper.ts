@@ -46,7 +46,7 @@ const RESTART_DELAYS_MS = [0, 0, 100, 250, 500, 1000, 2000, 4000, 8000];
 const HEALTHY_AFTER_MS = 400;
 const SIGKILL_BIT = 1n << 8n;
 /** A spare daemon is loaded when the serving one has settled. */
-const STANDBY_DELAY_MS = 500;
+const STANDBY_DELAY_MS = 150;
 const TICK_MS = 1000;
 const DYING_CHECK_MS = 50;
 const SILENT_TICKS_MAX = 5;
