@@ -89,7 +89,8 @@ export async function runDaemon(
 }
 
 function tell(message: DaemonMessage): void {
-  if (process.connected) process.send?.(message);
+  // Fails where the keeper is gone: then there is nobody to tell, and its end is noticed in another way.
+  if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
 }
 
 /** Calls `end` when the keeper has ended, also where it did before anybody asked. Returns how to take that back. */

@@ -98,8 +98,9 @@ function made<T>(key: string, path: string, make: (path: string) => T): T {
  * have given.
  */
 function clearStaleMount(note: string): void {
-  if (!existsSync(note)) return;
-  const {directory, connection} = readNote(note);
+  const noted = readNote(note);
+  if (noted === undefined) return;
+  const {directory, connection} = noted;
   const found = mountedAt(directory);
   if (found?.source === 'ferritefs' && found.connection === connection) {
     abortConnection(connection);
@@ -112,13 +113,19 @@ function clearStaleMount(note: string): void {
  * holds it. Only now, because the kernel uses connections' numbers again. Returns whether there was one to abort.
  */
 function abortDetached(note: string): boolean {
-  if (!existsSync(note)) return false;
-  const {connection} = readNote(note);
-  return !isMounted(connection) && abortConnection(connection);
+  const noted = readNote(note);
+  return noted !== undefined && !isMounted(noted.connection) && abortConnection(noted.connection);
 }
 
-function readNote(note: string): {readonly directory: string; readonly connection: number} {
-  return JSON.parse(readFileSync(note, 'utf8')) as {directory: string; connection: number};
+/** What the last ferrite noted of its mount. After a loss of power, which can tear the note, nothing is mounted. */
+function readNote(note: string): {readonly directory: string; readonly connection: number} | undefined {
+  if (!existsSync(note)) return undefined;
+  try {
+    return JSON.parse(readFileSync(note, 'utf8')) as {directory: string; connection: number};
+  } catch (error) {
+    if (error instanceof SyntaxError) return undefined;
+    throw error;
+  }
 }
 
 /** Whatever else is mounted there is left alone. */

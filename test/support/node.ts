@@ -14,6 +14,7 @@ import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {fileURLToPath} from 'node:url';
 import {abortConnection, mountedAt, unmount} from '../../src/fuse/mount.ts';
+import type {LossyDisk} from './lossy-disk.ts';
 
 const MAIN =
   process.env.FERRITE_TEST_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
@@ -28,6 +29,8 @@ export interface NodeSettings {
   /** YAML lines to add, for example `fuse: {…}` keys as `fuse.follower-writes: readonly`. */
   readonly set?: Readonly<Record<string, string>>;
   readonly env?: Readonly<Record<string, string>>;
+  /** Where the data directory is, instead of an ordinary folder. */
+  readonly disk?: LossyDisk;
 }
 
 /** A real node of FerriteFS: its own keeper and daemon, mount, data directory and port. */
@@ -54,6 +57,10 @@ export class TestNode {
     const directory = mkdtempSync(join(tmpdir(), 'ferrite-test-'));
     const node = new TestNode(directory, portNext++, settings);
     mkdirSync(node.mount);
+    if (settings.disk !== undefined) {
+      mkdirSync(node.data);
+      await settings.disk.mount(node.data);
+    }
     node.#writeConfig();
     await node.restart();
     return node;
@@ -149,6 +156,17 @@ export class TestNode {
     await this.#exit;
   }
 
+  /** The machine goes at once, and with it everything on `settings.disk` that was not flushed. */
+  async losePower(): Promise<void> {
+    await this.killAll();
+    const mounted = mountedAt(this.mount);
+    if (mounted !== undefined) {
+      abortConnection(mounted.connection);
+      unmount(this.mount, true);
+    }
+    await this.settings.disk?.losePower();
+  }
+
   /** Ends whatever is left and removes everything. For `afterEach`. */
   async destroy(): Promise<void> {
     if (this.#keeper?.exitCode === null && this.#keeper.signalCode === null) await this.killAll();
@@ -157,6 +175,7 @@ export class TestNode {
       abortConnection(mounted.connection);
       unmount(this.mount, true);
     }
+    await this.settings.disk?.destroy();
     rmSync(this.directory, {recursive: true, force: true});
   }
 
