@@ -39,6 +39,8 @@ interface QueuedWork {
   readonly holds: 'wal-overwrites' | 'file-writes';
   /** Whether the record is published when it is done, or by `publish` after the journal is gone. */
   readonly publishes: boolean;
+  /** What was dirty goes along: nothing is when it is published. */
+  readonly takesDirty: boolean;
   readonly plan: () => Slices<TransactionPlan | undefined>;
   /** Work on the file that failed is not kept: what it was to look at becomes dirty. Without it, it is kept. */
   readonly giveUp?: () => void;
@@ -49,6 +51,8 @@ const PAGES_AT_ONCE_MAX = 64;
 const PAGES_ADOPTED_AT_ONCE_MAX = 1024;
 /** Frames that are checked per turn while a large transaction comes in. */
 const FRAMES_PER_TURN = 64;
+/** More pages than this that a cut takes from the database file are not noted one by one. */
+const PAGES_NOTED_MAX = 65_536;
 /** A database file without a journal that was written is captured when nobody has written to it for this long. */
 const QUIET_MS = 250;
 
@@ -187,6 +191,29 @@ export class CapturedDatabase {
     else this.#addDirty(this.#dirty, offset, size, pageSize);
   }
 
+  /**
+   * Bytes of the database file are about to be written while the WAL has frames. A checkpoint writes pages that the WAL
+   * holds, and what it writes is in the log; other pages are somebody else's.
+   */
+  noteWriteUnderWal(offset: number, size: number): void {
+    const {tracker} = this;
+    const end = Math.floor((offset + Math.max(size, 1) - 1) / tracker.pageSize) + 2;
+    let first = Math.floor(offset / tracker.pageSize) + 1;
+    for (let pgno = first; pgno <= end; pgno++) {
+      if (pgno < end && !tracker.holds(pgno)) continue;
+      if (pgno > first) this.noteWrite((first - 1) * tracker.pageSize, (pgno - first) * tracker.pageSize);
+      first = pgno + 1;
+    }
+  }
+
+  /** The database file is about to be cut to `size` while the WAL has frames: a checkpoint cuts what lies behind the last commit. */
+  noteCutUnderWal(size: number): void {
+    const {pageSize, lastCommit} = this.tracker;
+    const cut = lastCommit * pageSize - size;
+    if (cut > PAGES_NOTED_MAX * pageSize) this.noteUnknown();
+    else if (cut > 0) this.noteWriteUnderWal(size, cut);
+  }
+
   #addDirty(dirty: DirtyPages, offset: number, size: number, pageSize: number): void {
     const first = Math.floor(offset / pageSize) + 1;
     const last = Math.floor((offset + Math.max(size, 1) - 1) / pageSize) + 1;
@@ -205,14 +232,39 @@ export class CapturedDatabase {
   }
 
   #queueWal(transaction: WalTransaction): void {
-    if (this.#undone.size === 0 && this.#captureSmall(transaction)) return;
+    const takesDirty = this.isDirty && !this.isJournalActive;
+    if (!takesDirty && this.#undone.size === 0 && this.#captureSmall(transaction)) return;
     const undone = [...this.#undone];
     this.#undone.clear();
-    this.#enqueue(this.#walWork(transaction, undone), transaction.end - transaction.first + undone.length);
+    const work = takesDirty ? this.#mixedWork(transaction, undone) : this.#walWork(transaction, undone);
+    this.#enqueue(
+      work,
+      transaction.end - transaction.first + undone.length + (takesDirty ? this.#dirtyCount : 0),
+    );
   }
 
   #walWork(transaction: WalTransaction, undone: readonly number[]): QueuedWork {
-    return {holds: 'wal-overwrites', publishes: true, plan: () => this.#plans.wal(transaction, undone)};
+    return {
+      holds: undone.length > 0 ? 'file-writes' : 'wal-overwrites',
+      publishes: true,
+      takesDirty: false,
+      plan: () => this.#plans.wal(transaction, [undone]),
+    };
+  }
+
+  /** A transaction in the WAL builds on what was written to the database file without a journal: one record has both. */
+  #mixedWork(transaction: WalTransaction, undone: readonly number[]): QueuedWork {
+    const plan = () =>
+      this.#dirty === undefined || this.#dirty.isUnknown
+        ? this.#plans.scan(transaction.end)
+        : this.#plans.wal(transaction, [undone, this.#dirty.pages()]);
+    return {holds: 'file-writes', publishes: true, takesDirty: true, plan};
+  }
+
+  get #dirtyCount(): number {
+    return this.#dirty === undefined || this.#dirty.isUnknown
+      ? this.files.mainSize / 4096
+      : this.#dirty.count;
   }
 
   /** Captures the transaction at once if it is a common one and nothing is in its way. What fails is queued. */
@@ -259,16 +311,11 @@ export class CapturedDatabase {
   /** Captures what was written to the database file. With `publishes` false, `publish` makes it visible. */
   captureFile(publishes: boolean): void {
     if (!publishes) this.#finalization = 'working';
-    const pageCount =
-      this.#dirty === undefined || this.#dirty.isUnknown ? this.files.mainSize / 4096 : this.#dirty.count;
+    const {committedCount} = this.tracker;
+    const plan = () => this.#plans.file(committedCount);
     this.#enqueue(
-      {
-        holds: 'file-writes',
-        publishes,
-        plan: () => this.#plans.file(this.isWalActive),
-        giveUp: () => undefined,
-      },
-      pageCount,
+      {holds: 'file-writes', publishes, takesDirty: true, plan, giveUp: () => undefined},
+      this.#dirtyCount,
     );
   }
 
@@ -277,7 +324,7 @@ export class CapturedDatabase {
     const {committedCount} = this.tracker;
     const plan = () => this.#plans.scan(committedCount);
     this.#enqueue(
-      {holds: 'file-writes', publishes: true, plan, giveUp: () => this.noteUnknown()},
+      {holds: 'file-writes', publishes: true, takesDirty: true, plan, giveUp: () => this.noteUnknown()},
       Number.POSITIVE_INFINITY,
     );
   }
@@ -287,16 +334,17 @@ export class CapturedDatabase {
    * log. Compares those pages; after a checkpoint there is no difference.
    */
   captureAfterWal(pgnos: Uint32Array): void {
-    const plan = () => this.#plans.pages(pgnos);
+    const {committedCount} = this.tracker;
+    const plan = () => this.#plans.pages(pgnos, committedCount);
     this.#enqueue(
-      {holds: 'file-writes', publishes: true, plan, giveUp: () => this.noteUnknown()},
+      {holds: 'file-writes', publishes: true, takesDirty: false, plan, giveUp: () => this.noteUnknown()},
       pgnos.length,
     );
   }
 
   /**
    * Called now and then: tries again what failed, and captures a file that was written without a journal and never
-   * flushed (synchronous=OFF). `isWriteLocked` says whether somebody has a write lock on the file.
+   * flushed (synchronous=OFF), or beside the WAL. `isWriteLocked` says whether somebody has a write lock on the file.
    */
   tend(isWriteLocked: (ino: number) => boolean): void {
     if (this.isBusy) {
@@ -304,7 +352,7 @@ export class CapturedDatabase {
       return;
     }
     if (this.#finalization === 'none') this.#flusher.tend(this.#context.nowMs());
-    if (!this.isDirty || this.isJournalActive || this.isWalActive) return;
+    if (!this.isDirty || this.isJournalActive || this.tracker.isBehind) return;
     if (this.#isOwed || this.#isQuiet(isWriteLocked)) this.captureFile(true);
   }
 
@@ -447,7 +495,7 @@ export class CapturedDatabase {
       if (prepared !== undefined) this.#publish(prepared);
       this.#queue.shift();
       this.#noteSuccess();
-      if (work.holds === 'file-writes') this.publish();
+      if (work.takesDirty) this.publish();
     } else {
       this.#prepared = prepared;
       if (prepared !== undefined) this.#dirty?.setPending(this.#requireStore().position.txid + 1n);

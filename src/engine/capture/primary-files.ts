@@ -70,9 +70,11 @@ export class PrimaryFiles implements DatabaseHooks {
     if (role === 'wal') return this.#beforeWalWrite(database, offset, data);
     if (role === 'journal') return this.#beforeJournalWrite(database, offset, data);
     if (database.finalization === 'ready') database.withdraw();
-    if (database.isHeld('file-write')) return database.waits;
+    const verdict = this.#beforeFileWrite(database);
+    if (verdict !== ALLOW) return verdict;
     if (database.isJournalActive && !hasSpaceForRecord(database, offset, data)) return ENOSPC;
-    if (!database.isWalActive) database.noteWrite(offset, data.length);
+    if (database.isWalActive) database.noteWriteUnderWal(offset, data.length);
+    else database.noteWrite(offset, data.length);
     return ALLOW;
   }
 
@@ -94,8 +96,10 @@ export class PrimaryFiles implements DatabaseHooks {
     if (role === 'journal') return size === 0 ? this.#finalize(database) : ALLOW;
     if (role === 'wal' && database.tracker.isBehind) return this.#waitFor(database);
     if (role === 'wal') return size < database.tracker.committedEnd ? this.#beforeWalReset(database) : ALLOW;
-    if (database.isHeld('file-write')) return database.waits;
-    if (!database.isWalActive && !database.isJournalActive) database.noteWrite(size, 1);
+    const verdict = this.#beforeFileWrite(database);
+    if (verdict !== ALLOW) return verdict;
+    if (database.isWalActive) database.noteCutUnderWal(size);
+    else if (!database.isJournalActive) database.noteWrite(size, 1);
     return ALLOW;
   }
 
@@ -206,6 +210,16 @@ export class PrimaryFiles implements DatabaseHooks {
     return file;
   }
 
+  #beforeFileWrite(database: CapturedDatabase): Verdict {
+    if (database.isHeld('file-write')) {
+      const refusal = this.#retried(database);
+      if (refusal !== ALLOW) return refusal;
+    }
+    // Frames that nobody has checked may hold the page that a checkpoint is about to write.
+    const isBehind = database.isWalActive && database.tracker.isBehind;
+    return isBehind || database.isHeld('file-write') ? this.#waitFor(database) : ALLOW;
+  }
+
   #beforeWalWrite(database: CapturedDatabase, offset: number, data: Buffer): Verdict {
     const refusal = this.#retried(database);
     if (refusal !== ALLOW) return refusal;
@@ -294,6 +308,10 @@ export class PrimaryFiles implements DatabaseHooks {
     tracker.reset();
     database.files.walGone();
     if (pgnos.length === 0 || database.store === undefined) return;
+    if (database.isDirty) {
+      database.noteUnknown(); // Somebody is putting another file in its place: it is captured when it is whole.
+      return;
+    }
     database.captureAfterWal(pgnos);
     this.#databases.schedule(database);
   }

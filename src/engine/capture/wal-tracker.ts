@@ -9,6 +9,7 @@ import {
   WAL_FRAME_HEADER_SIZE,
   WAL_HEADER_SIZE,
 } from '../../sqlite/wal.ts';
+import {PageSet} from './page-set.ts';
 
 /** Reads bytes of the backing -wal into `target`. Returns how many there were. */
 export type ReadWal = (target: Uint8Array, position: number) => number;
@@ -47,6 +48,9 @@ export class WalTracker {
   /** Frames that are in `#buffer` as they are in the file. */
   #bufferFirst = 0;
   #bufferCount = 0;
+  /** The pages of the first `#heldCount` committed frames. */
+  readonly #held = new PageSet();
+  #heldCount = 0;
 
   constructor(read: ReadWal) {
     this.#read = read;
@@ -126,12 +130,18 @@ export class WalTracker {
     return -1;
   }
 
+  /** Whether a committed frame holds the page. */
+  holds(pgno: number): boolean {
+    for (; this.#heldCount < this.#committedCount; this.#heldCount++)
+      this.#held.add(this.#pgnos[this.#heldCount]);
+    return this.#held.has(pgno);
+  }
+
   /** The file is gone or empty. */
   reset(): void {
     this.#bufferCount = 0;
     this.#header = undefined;
-    this.#validCount = 0;
-    this.#committedCount = 0;
+    this.#forgetFrom(0);
     this.#writtenEnd = 0;
     this.#isStuck = false;
   }
@@ -153,9 +163,17 @@ export class WalTracker {
     }
     const undone: number[] = [];
     for (let frame = touched; frame < this.#committedCount; frame++) undone.push(this.#pgnos[frame]);
-    this.#committedCount = touched;
-    this.#validCount = Math.min(this.#validCount, touched);
+    this.#forgetFrom(touched);
     return undone;
+  }
+
+  /** The frames from `count` on are not valid any more. */
+  #forgetFrom(count: number): void {
+    this.#validCount = Math.min(this.#validCount, count);
+    this.#committedCount = Math.min(this.#committedCount, count);
+    if (this.#heldCount <= this.#committedCount) return;
+    this.#held.clear();
+    this.#heldCount = 0;
   }
 
   /** The file was cut to `size` bytes. */
@@ -282,8 +300,7 @@ export class WalTracker {
     this.#isStuck = false;
     const isSame = old !== undefined && this.#header?.salt1 === old.salt1 && this.#header.salt2 === old.salt2;
     if (isSame) return;
-    this.#validCount = 0;
-    this.#committedCount = 0;
+    this.#forgetFrom(0);
     this.#writtenEnd = 0;
   }
 }
