@@ -7,8 +7,9 @@ import {type ChecksumAdoption, DatabaseStore, type StoreContext} from '../databa
 import type {Flusher} from '../flusher.ts';
 import {WaitList} from '../mount/database-hooks.ts';
 import {BackingFiles} from './backing-files.ts';
-import {DirtyPages} from './dirty-pages.ts';
-import {isFileWhole, pagesOfLastRecord, readFramePage} from './plans.ts';
+import {DirtyFile} from './dirty-file.ts';
+import type {DirtyPages} from './dirty-pages.ts';
+import {pagesOfLastRecord, readFramePage} from './plans.ts';
 import {
   type PreparedRecord,
   prepareRecord,
@@ -51,11 +52,6 @@ const PAGES_AT_ONCE_MAX = 64;
 const PAGES_ADOPTED_AT_ONCE_MAX = 1024;
 /** Frames that are checked per turn while a large transaction comes in. */
 const FRAMES_PER_TURN = 64;
-/** More pages than this that a cut takes from the database file are not noted one by one. */
-const PAGES_NOTED_MAX = 65_536;
-/** A database file without a journal that was written is captured when nobody has written to it for this long. */
-const QUIET_MS = 250;
-
 /**
  * One database of which this node is the primary: notes what apps write to its files and puts each transaction into
  * the log. Which event means what is decided by `PrimaryFiles`; here is the state and the work.
@@ -64,6 +60,8 @@ export class CapturedDatabase {
   name: string;
   readonly files: BackingFiles;
   readonly tracker: WalTracker;
+  /** What was written to the database file outside of WAL mode. */
+  readonly dirtyFile: DirtyFile;
   /** A rollback journal is open: the transaction ends with it. */
   isJournalActive = false;
   /** Page size that the journal's header told, 0 if none. */
@@ -83,12 +81,7 @@ export class CapturedDatabase {
   #prepared: PreparedRecord | undefined;
   #adoption: ChecksumAdoption | undefined;
   #store: DatabaseStore | undefined;
-  #dirty: DirtyPages | undefined;
-  #isDirtyUnstored = false;
   #failure: unknown;
-  /** The end of a transaction came and could not be captured. */
-  #isOwed = false;
-  #writtenMs = 0;
   #finalization: 'none' | 'working' | 'ready' = 'none';
 
   constructor(context: CaptureContext, name: string, path: string) {
@@ -97,12 +90,18 @@ export class CapturedDatabase {
     this.name = name;
     this.files = new BackingFiles(path);
     this.tracker = new WalTracker(this.files.readWal);
+    this.dirtyFile = new DirtyFile({
+      ...context,
+      files: this.files,
+      tracker: this.tracker,
+      pageSize: () => this.#store?.checksums.pageSize ?? 0,
+    });
     const common = {...context, files: this.files, tracker: this.tracker, hasher: this.#hasher};
     this.#small = new SmallTransactions(common);
     this.#plans = new TransactionPlans({
       ...common,
       store: () => this.#store,
-      dirty: () => this.#dirty,
+      dirty: () => this.dirtyFile.pages,
       journalPageSize: () => this.journalPageSize,
     });
     this.#flusher = new StoreFlusher({
@@ -126,12 +125,12 @@ export class CapturedDatabase {
   }
 
   get isDirty(): boolean {
-    return this.#isDirtyUnstored || (this.#dirty?.isAny ?? false);
+    return this.dirtyFile.isAny;
   }
 
   /** The page may hold what is not committed. */
   isPageDirty(pgno: number): boolean {
-    return this.#isDirtyUnstored || (this.#dirty?.has(pgno) ?? false);
+    return this.dirtyFile.has(pgno);
   }
 
   /** Why the last transactions could not be put into the log (a full disk), until they can. */
@@ -155,69 +154,27 @@ export class CapturedDatabase {
   attach(id: string, isUnclean: boolean): DatabaseStore {
     const directory = join(this.#context.directory, id);
     mkdirSync(directory, {recursive: true, mode: 0o700});
-    this.#dirty = DirtyPages.open(this.#context.disk, join(directory, 'dirty'));
-    const unconfirmed = isUnclean && this.isJournalActive ? this.#dirty.pendingTxid : 0n;
+    const dirty = this.dirtyFile.open(this.#context.disk, join(directory, 'dirty'));
+    const unconfirmed = isUnclean && this.isJournalActive ? dirty.pendingTxid : 0n;
     const store = DatabaseStore.open(this.#context, id, isUnclean, unconfirmed);
     this.#store = store;
     this.#flusher.attach(store, this.#context.nowMs());
-    if (this.#isDirtyUnstored) this.#dirty.addUnknown();
-    this.#isDirtyUnstored = false;
+    this.dirtyFile.store();
     return store;
   }
 
   get dirty(): DirtyPages | undefined {
-    return this.#dirty;
+    return this.dirtyFile.pages;
   }
 
   /** The transaction that was written without a journal is over, but this is no time to capture it. */
   owe(): void {
-    this.#isOwed = true;
+    this.dirtyFile.isOwed = true;
   }
 
   /** Something was written to the database file, nobody knows what. */
   noteUnknown(): void {
-    this.#writtenMs = this.#context.nowMs();
-    if (this.#dirty === undefined) this.#isDirtyUnstored = true;
-    else this.#dirty.addUnknown();
-  }
-
-  /** Bytes of the database file are about to be written outside of WAL mode. */
-  noteWrite(offset: number, size: number): void {
-    this.#isOwed = false;
-    this.#writtenMs = this.#context.nowMs();
-    const pageSize = this.#store?.checksums.pageSize ?? 0;
-    if (this.#dirty === undefined) this.#isDirtyUnstored = true;
-    else if (pageSize === 0) this.#dirty.addUnknown();
-    else this.#addDirty(this.#dirty, offset, size, pageSize);
-  }
-
-  /**
-   * Bytes of the database file are about to be written while the WAL has frames. A checkpoint writes pages that the WAL
-   * holds, and what it writes is in the log; other pages are somebody else's.
-   */
-  noteWriteUnderWal(offset: number, size: number): void {
-    const {tracker} = this;
-    const end = Math.floor((offset + Math.max(size, 1) - 1) / tracker.pageSize) + 2;
-    let first = Math.floor(offset / tracker.pageSize) + 1;
-    for (let pgno = first; pgno <= end; pgno++) {
-      if (pgno < end && !tracker.holds(pgno)) continue;
-      if (pgno > first) this.noteWrite((first - 1) * tracker.pageSize, (pgno - first) * tracker.pageSize);
-      first = pgno + 1;
-    }
-  }
-
-  /** The database file is about to be cut to `size` while the WAL has frames: a checkpoint cuts what lies behind the last commit. */
-  noteCutUnderWal(size: number): void {
-    const {pageSize, lastCommit} = this.tracker;
-    const cut = lastCommit * pageSize - size;
-    if (cut > PAGES_NOTED_MAX * pageSize) this.noteUnknown();
-    else if (cut > 0) this.noteWriteUnderWal(size, cut);
-  }
-
-  #addDirty(dirty: DirtyPages, offset: number, size: number, pageSize: number): void {
-    const first = Math.floor(offset / pageSize) + 1;
-    const last = Math.floor((offset + Math.max(size, 1) - 1) / pageSize) + 1;
-    dirty.add(first, last - first + 1);
+    this.dirtyFile.noteUnknown();
   }
 
   /** The -wal was written: queues the transactions that are complete now. Returns whether frames are left to check. */
@@ -239,7 +196,7 @@ export class CapturedDatabase {
     const work = takesDirty ? this.#mixedWork(transaction, undone) : this.#walWork(transaction, undone);
     this.#enqueue(
       work,
-      transaction.end - transaction.first + undone.length + (takesDirty ? this.#dirtyCount : 0),
+      transaction.end - transaction.first + undone.length + (takesDirty ? this.dirtyFile.count : 0),
     );
   }
 
@@ -254,17 +211,13 @@ export class CapturedDatabase {
 
   /** A transaction in the WAL builds on what was written to the database file without a journal: one record has both. */
   #mixedWork(transaction: WalTransaction, undone: readonly number[]): QueuedWork {
-    const plan = () =>
-      this.#dirty === undefined || this.#dirty.isUnknown
+    const plan = () => {
+      const {pages} = this.dirtyFile;
+      return pages === undefined || pages.isUnknown
         ? this.#plans.scan(transaction.end)
-        : this.#plans.wal(transaction, [undone, this.#dirty.pages()]);
+        : this.#plans.wal(transaction, [undone, pages.pages()]);
+    };
     return {holds: 'file-writes', publishes: true, takesDirty: true, plan};
-  }
-
-  get #dirtyCount(): number {
-    return this.#dirty === undefined || this.#dirty.isUnknown
-      ? this.files.mainSize / 4096
-      : this.#dirty.count;
   }
 
   /** Captures the transaction at once if it is a common one and nothing is in its way. What fails is queued. */
@@ -275,7 +228,7 @@ export class CapturedDatabase {
     try {
       const prepared = this.#small.prepare(store, transaction);
       if (prepared !== undefined) this.#publish(prepared);
-      this.#isOwed = false;
+      this.dirtyFile.isOwed = false;
     } catch (error) {
       const work = this.#walWork(transaction, []);
       this.#queue.push(work);
@@ -315,7 +268,7 @@ export class CapturedDatabase {
     const plan = () => this.#plans.file(committedCount);
     this.#enqueue(
       {holds: 'file-writes', publishes, takesDirty: true, plan, giveUp: () => undefined},
-      this.#dirtyCount,
+      this.dirtyFile.count,
     );
   }
 
@@ -353,12 +306,7 @@ export class CapturedDatabase {
     }
     if (this.#finalization === 'none') this.#flusher.tend(this.#context.nowMs());
     if (!this.isDirty || this.isJournalActive || this.tracker.isBehind) return;
-    if (this.#isOwed || this.#isQuiet(isWriteLocked)) this.captureFile(true);
-  }
-
-  #isQuiet(isWriteLocked: (ino: number) => boolean): boolean {
-    if (this.#context.nowMs() - this.#writtenMs < QUIET_MS) return false;
-    return isFileWhole(this.files) && !isWriteLocked(this.files.mainIno);
+    if (this.dirtyFile.isOwed || this.dirtyFile.isQuiet(isWriteLocked)) this.captureFile(true);
   }
 
   /** How far the end of the transaction whose journal is about to go has come. */
@@ -373,11 +321,10 @@ export class CapturedDatabase {
     this.#finalization = 'none';
     try {
       if (prepared !== undefined) this.#publish(prepared);
-      this.#dirty?.clear();
-      this.#isDirtyUnstored = false;
+      this.dirtyFile.clear();
     } catch (error) {
       // The app's commit is done: what the log lacks is still dirty, and owed to it.
-      this.#isOwed = true;
+      this.dirtyFile.isOwed = true;
       this.#noteFailure(error);
     }
   }
@@ -440,9 +387,8 @@ export class CapturedDatabase {
     this.#flusher.detach();
     this.files.close();
     this.#store?.close();
-    this.#dirty?.close();
+    this.dirtyFile.close();
     this.#store = undefined;
-    this.#dirty = undefined;
   }
 
   #enqueue(work: QueuedWork, pageCount: number): void {
@@ -473,7 +419,7 @@ export class CapturedDatabase {
     if (!work.publishes) this.withdraw();
     if (work.giveUp !== undefined) {
       if (this.#queue[0] === work) this.#queue.shift();
-      this.#isOwed = work.publishes;
+      this.dirtyFile.isOwed = work.publishes;
       try {
         work.giveUp();
       } catch {
@@ -498,7 +444,7 @@ export class CapturedDatabase {
       if (work.takesDirty) this.publish();
     } else {
       this.#prepared = prepared;
-      if (prepared !== undefined) this.#dirty?.setPending(this.#requireStore().position.txid + 1n);
+      if (prepared !== undefined) this.dirtyFile.pages?.setPending(this.#requireStore().position.txid + 1n);
       this.#queue.shift();
       this.#noteSuccess();
       this.#finalization = 'ready';
@@ -510,7 +456,7 @@ export class CapturedDatabase {
     this.#running = undefined;
     if (this.#failure !== undefined) this.#context.report(this, 'transactions logged again', undefined);
     this.#failure = undefined;
-    this.#isOwed = false;
+    this.dirtyFile.isOwed = false;
   }
 
   #publish({writer, staged}: PreparedRecord): void {

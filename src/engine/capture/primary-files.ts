@@ -73,8 +73,8 @@ export class PrimaryFiles implements DatabaseHooks {
     const verdict = this.#beforeFileWrite(database);
     if (verdict !== ALLOW) return verdict;
     if (database.isJournalActive && !hasSpaceForRecord(database, offset, data)) return ENOSPC;
-    if (database.isWalActive) database.noteWriteUnderWal(offset, data.length);
-    else database.noteWrite(offset, data.length);
+    if (database.isWalActive) database.dirtyFile.noteWriteUnderWal(offset, data.length);
+    else database.dirtyFile.noteWrite(offset, data.length);
     return ALLOW;
   }
 
@@ -98,8 +98,8 @@ export class PrimaryFiles implements DatabaseHooks {
     if (role === 'wal') return size < database.tracker.committedEnd ? this.#beforeWalReset(database) : ALLOW;
     const verdict = this.#beforeFileWrite(database);
     if (verdict !== ALLOW) return verdict;
-    if (database.isWalActive) database.noteCutUnderWal(size);
-    else if (!database.isJournalActive) database.noteWrite(size, 1);
+    if (database.isWalActive) database.dirtyFile.noteCutUnderWal(size);
+    else if (!database.isJournalActive) database.dirtyFile.noteWrite(size, 1);
     return ALLOW;
   }
 
