@@ -10,6 +10,7 @@ import {BackingFiles} from './backing-files.ts';
 import {DirtyFile} from './dirty-file.ts';
 import type {DirtyPages} from './dirty-pages.ts';
 import {pagesOfLastRecord, readFramePage} from './plans.ts';
+import type {QueuedWork} from './queued-work.ts';
 import {
   type PreparedRecord,
   prepareRecord,
@@ -20,6 +21,7 @@ import {
 import {SmallTransactions} from './small-transaction.ts';
 import {StoreFlusher} from './store-flusher.ts';
 import {TransactionPlans} from './transaction-plans.ts';
+import {UndonePages} from './undone-pages.ts';
 import {WalTracker, type WalTransaction} from './wal-tracker.ts';
 
 /** What all captured databases of the node share. */
@@ -33,18 +35,6 @@ export interface CaptureContext extends StoreContext {
   /** Serves the requests that waited for this. */
   readonly resume: (waits: WaitList) => void;
   readonly report: (database: {readonly name: string}, event: string, error: unknown) => void;
-}
-
-interface QueuedWork {
-  /** What has to wait meanwhile. The WAL may always grow. */
-  readonly holds: 'wal-overwrites' | 'file-writes';
-  /** Whether the record is published when it is done, or by `publish` after the journal is gone. */
-  readonly publishes: boolean;
-  /** What was dirty goes along: nothing is when it is published. */
-  readonly takesDirty: boolean;
-  readonly plan: () => Slices<TransactionPlan | undefined>;
-  /** Work on the file that failed is not kept: what it was to look at becomes dirty. Without it, it is kept. */
-  readonly giveUp?: () => void;
 }
 
 /** Transactions of up to this many pages are captured at once, larger ones in slices between requests. */
@@ -70,12 +60,12 @@ export class CapturedDatabase {
   journalEnd = 0;
   lastUsedMs: number;
   readonly waits = new WaitList();
+  readonly undone: UndonePages;
   readonly #context: CaptureContext;
   readonly #hasher: PageHasher;
   readonly #plans: TransactionPlans;
   readonly #small: SmallTransactions;
   readonly #flusher: StoreFlusher;
-  readonly #undone = new Set<number>();
   readonly #queue: QueuedWork[] = [];
   #running: Slices<PreparedRecord | undefined> | undefined;
   #prepared: PreparedRecord | undefined;
@@ -96,6 +86,7 @@ export class CapturedDatabase {
       tracker: this.tracker,
       pageSize: () => this.#store?.checksums.pageSize ?? 0,
     });
+    this.undone = new UndonePages(context.nowMs);
     const common = {...context, files: this.files, tracker: this.tracker, hasher: this.#hasher};
     this.#small = new SmallTransactions(common);
     this.#plans = new TransactionPlans({
@@ -178,8 +169,8 @@ export class CapturedDatabase {
   }
 
   /** The -wal was written: queues the transactions that are complete now. Returns whether frames are left to check. */
-  noteWal(undone: readonly number[]): boolean {
-    for (const pgno of undone) this.#undone.add(pgno);
+  noteWal(undone?: Uint32Array): boolean {
+    if (undone !== undefined) this.undone.add(undone);
     for (;;) {
       const found = this.tracker.next(FRAMES_PER_TURN);
       if (found === undefined) return false;
@@ -190,32 +181,30 @@ export class CapturedDatabase {
 
   #queueWal(transaction: WalTransaction): void {
     const takesDirty = this.isDirty && !this.isJournalActive;
-    if (!takesDirty && this.#undone.size === 0 && this.#captureSmall(transaction)) return;
-    const undone = [...this.#undone];
-    this.#undone.clear();
+    const {count} = this.undone;
+    if (!takesDirty && count === 0 && this.#captureSmall(transaction)) return;
+    const undone = this.undone.takeAll();
     const work = takesDirty ? this.#mixedWork(transaction, undone) : this.#walWork(transaction, undone);
-    this.#enqueue(
-      work,
-      transaction.end - transaction.first + undone.length + (takesDirty ? this.dirtyFile.count : 0),
-    );
+    const dirtyCount = takesDirty ? this.dirtyFile.count : 0;
+    this.#enqueue(work, transaction.end - transaction.first + count + dirtyCount);
   }
 
-  #walWork(transaction: WalTransaction, undone: readonly number[]): QueuedWork {
+  #walWork(transaction: WalTransaction, undone: readonly Uint32Array[]): QueuedWork {
     return {
       holds: undone.length > 0 ? 'file-writes' : 'wal-overwrites',
       publishes: true,
       takesDirty: false,
-      plan: () => this.#plans.wal(transaction, [undone]),
+      plan: () => this.#plans.wal(transaction, undone),
     };
   }
 
   /** A transaction in the WAL builds on what was written to the database file without a journal: one record has both. */
-  #mixedWork(transaction: WalTransaction, undone: readonly number[]): QueuedWork {
+  #mixedWork(transaction: WalTransaction, undone: readonly Uint32Array[]): QueuedWork {
     const plan = () => {
       const {pages} = this.dirtyFile;
       return pages === undefined || pages.isUnknown
         ? this.#plans.scan(transaction.end)
-        : this.#plans.wal(transaction, [undone, pages.pages()]);
+        : this.#plans.wal(transaction, [...undone, pages.pages()]);
     };
     return {holds: 'file-writes', publishes: true, takesDirty: true, plan};
   }
@@ -243,8 +232,8 @@ export class CapturedDatabase {
    * Captures once more what the last record was made of: the WAL up to `loggedEnd`. Where nothing was overwritten since
    * there is no difference. Frames that are not valid any more never were; their pages go along with the next transaction.
    */
-  recaptureWal(loggedEnd: number, undone: readonly number[]): void {
-    for (const pgno of undone) this.#undone.add(pgno);
+  recaptureWal(loggedEnd: number, undone: Uint32Array): void {
+    this.undone.add(undone);
     const first = this.tracker.committedCount;
     let last: WalTransaction | undefined;
     while (this.tracker.committedEnd < loggedEnd) {
@@ -256,9 +245,11 @@ export class CapturedDatabase {
   }
 
   /** Pages in the last record of the log. */
-  pagesOfLastRecord(): readonly number[] {
+  pagesOfLastRecord(): Uint32Array {
     const {crc64, lockBytes} = this.#context;
-    return this.#store === undefined ? [] : pagesOfLastRecord(this.#store.log, crc64, lockBytes);
+    return this.#store === undefined
+      ? new Uint32Array(0)
+      : pagesOfLastRecord(this.#store.log, crc64, lockBytes);
   }
 
   /** Captures what was written to the database file. With `publishes` false, `publish` makes it visible. */
@@ -287,17 +278,22 @@ export class CapturedDatabase {
    * log. Compares those pages; after a checkpoint there is no difference.
    */
   captureAfterWal(pgnos: Uint32Array): void {
+    this.#capturePages([pgnos], pgnos.length);
+  }
+
+  /** Compares these pages with what the log says and captures the differences. */
+  #capturePages(pgnos: readonly Uint32Array[], count: number): void {
     const {committedCount} = this.tracker;
     const plan = () => this.#plans.pages(pgnos, committedCount);
     this.#enqueue(
       {holds: 'file-writes', publishes: true, takesDirty: false, plan, giveUp: () => this.noteUnknown()},
-      pgnos.length,
+      count,
     );
   }
 
   /**
    * Called now and then: tries again what failed, and captures a file that was written without a journal and never
-   * flushed (synchronous=OFF), or beside the WAL. `isWriteLocked` says whether somebody has a write lock on the file.
+   * flushed (synchronous=OFF), or beside the WAL, and what perhaps never was. `isWriteLocked` says whether somebody has a write lock on the file.
    */
   tend(isWriteLocked: (ino: number) => boolean): void {
     if (this.isBusy) {
@@ -305,7 +301,10 @@ export class CapturedDatabase {
       return;
     }
     if (this.#finalization === 'none') this.#flusher.tend(this.#context.nowMs());
-    if (!this.isDirty || this.isJournalActive || this.tracker.isBehind) return;
+    if (this.isJournalActive || this.tracker.isBehind) return;
+    const {count} = this.undone;
+    if (!this.isDirty && this.undone.isDue) this.#capturePages(this.undone.takeAll(), count);
+    if (!this.isDirty) return;
     if (this.dirtyFile.isOwed || this.dirtyFile.isQuiet(isWriteLocked)) this.captureFile(true);
   }
 
@@ -356,7 +355,7 @@ export class CapturedDatabase {
 
   /** Works until `deadline` (performance.now()). Returns whether there is more to do. */
   work(deadline: number): boolean {
-    if (this.noteWal([])) return true;
+    if (this.noteWal()) return true;
     while (this.isBusy) {
       if (!this.#step()) return false; // Failed: tried again when something is asked of the database.
       if (performance.now() >= deadline) break;

@@ -262,7 +262,11 @@ export class CapturedDatabases {
     while (database.work(Number.POSITIVE_INFINITY));
     const {id, store, files, name} = database;
     const isClean =
-      !database.isBusy && !database.isDirty && !database.isJournalActive && database.failure === undefined;
+      !database.isBusy &&
+      !database.isDirty &&
+      database.undone.count === 0 &&
+      !database.isJournalActive &&
+      database.failure === undefined;
     database.flush();
     this.#byName.delete(name);
     this.#working.delete(database);

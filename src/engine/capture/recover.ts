@@ -3,6 +3,9 @@ import {isZeroedJournalHeader, JOURNAL_HEADER_SIZE} from '../../sqlite/journal.t
 import type {CapturedDatabase} from './captured-database.ts';
 import {journalPageSize} from './plans.ts';
 
+/** Larger records are not read at a start: all pages are looked at instead, in the background. */
+const RECORD_LOOKED_AT_SIZE_MAX = 64 * 1024 * 1024;
+
 /** How the database was left: by whom it may have been changed without our seeing it. */
 export type LeftBehind =
   /** Closed by us and untouched since. */
@@ -68,7 +71,12 @@ export function recoverDatabase(database: CapturedDatabase, left: LeftBehind): v
     tracker.load(walSize, last.walOffset);
     database.recaptureWal(last.walOffset + last.walSize, database.pagesOfLastRecord());
   } else if (isLogged) tracker.load(walSize, last.walOffset + last.walSize);
-  database.noteWal([]); // A file that was written without a journal is captured when it is flushed or quiet.
+  else if (left === 'daemon-died' && last !== undefined && last.walSize > 0) {
+    // As there, but the WAL was begun anew, or is gone.
+    if (last.size > RECORD_LOOKED_AT_SIZE_MAX) database.noteUnknown();
+    else database.undone.add(database.pagesOfLastRecord());
+  }
+  database.noteWal(); // A file that was written without a journal is captured when it is flushed or quiet.
 }
 
 /** Every page has to be looked at, but not while a transaction is open: its journal brings the old pages back, or goes. */

@@ -60,16 +60,18 @@ export class TransactionPlans {
     const dirty = this.#options.dirty();
     return dirty === undefined || dirty.isUnknown
       ? yield* this.scan(committedCount)
-      : yield* this.pages(dirty.pages(), committedCount);
+      : yield* this.pages([dirty.pages()], committedCount);
   }
 
   /** The pages `pgnos`, in whichever file they are, as of the first `committedCount` frames of the WAL. */
-  *pages(pgnos: Iterable<number>, committedCount: number): PlanSlices {
+  *pages(pgnos: readonly Iterable<number>[], committedCount: number): PlanSlices {
     const {tracker, files} = this.#options;
     const shape = this.#shape(committedCount);
     if (shape === undefined) return undefined;
     const common = this.#common(shape.pageSize);
-    const cursor = yield* PageCursor.over(pgnos);
+    const cursor = new PageCursor();
+    for (const some of pgnos) yield* cursor.add(some);
+    cursor.advance();
     return {
       ...common,
       commit: shape.pageCount,
