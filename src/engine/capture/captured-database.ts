@@ -1,5 +1,5 @@
 import {randomBytes} from 'node:crypto';
-import {mkdirSync} from 'node:fs';
+import {mkdirSync, rmSync} from 'node:fs';
 import {join} from 'node:path';
 import type {LogEntry} from '../../log/log-entry.ts';
 import {PageHasher} from '../../ltx/checksum.ts';
@@ -8,7 +8,6 @@ import type {Flusher} from '../flusher.ts';
 import {WaitList} from '../mount/database-hooks.ts';
 import {BackingFiles} from './backing-files.ts';
 import {DirtyFile} from './dirty-file.ts';
-import type {DirtyPages} from './dirty-pages.ts';
 import {pagesOfLastRecord, readFramePage} from './plans.ts';
 import type {QueuedWork} from './queued-work.ts';
 import {
@@ -119,11 +118,6 @@ export class CapturedDatabase {
     return this.dirtyFile.isAny;
   }
 
-  /** The page may hold what is not committed. */
-  isPageDirty(pgno: number): boolean {
-    return this.dirtyFile.has(pgno);
-  }
-
   /** Why the last transactions could not be put into the log (a full disk), until they can. */
   get failure(): unknown {
     return this.#failure;
@@ -152,15 +146,6 @@ export class CapturedDatabase {
     this.#flusher.attach(store, this.#context.nowMs());
     this.dirtyFile.store();
     return store;
-  }
-
-  get dirty(): DirtyPages | undefined {
-    return this.dirtyFile.pages;
-  }
-
-  /** The transaction that was written without a journal is over, but this is no time to capture it. */
-  owe(): void {
-    this.dirtyFile.isOwed = true;
   }
 
   /** Something was written to the database file, nobody knows what. */
@@ -383,8 +368,12 @@ export class CapturedDatabase {
   }
 
   close(): void {
-    this.#flusher.detach();
     this.files.close();
+    this.#closeStore();
+  }
+
+  #closeStore(): void {
+    this.#flusher.detach();
     this.#store?.close();
     this.dirtyFile.close();
     this.#store = undefined;
@@ -482,9 +471,16 @@ export class CapturedDatabase {
   #requireStore(): DatabaseStore {
     if (this.#store !== undefined) return this.#store;
     const id = randomBytes(16).toString('hex');
-    const store = this.attach(id, false);
-    this.#context.register(this, id);
-    return store;
+    try {
+      const store = this.attach(id, false);
+      this.#context.register(this, id);
+      return store;
+    } catch (error) {
+      this.#closeStore();
+      this.dirtyFile.noteUnknown();
+      rmSync(join(this.#context.directory, id), {recursive: true, force: true});
+      throw error;
+    }
   }
 
   *#prepare(makePlan: () => Slices<TransactionPlan | undefined>): Slices<PreparedRecord | undefined> {

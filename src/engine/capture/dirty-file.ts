@@ -20,7 +20,7 @@ const PAGE_SIZE_GUESSED = 4096;
 
 /** What was written to the database file and is not captured yet: in a list on disk as soon as the database has a log. */
 export class DirtyFile {
-  /** The end of a transaction came and could not be captured. */
+  /** The end of a transaction came, and was no time to capture it, or that failed. */
   isOwed = false;
   readonly #options: DirtyFileOptions;
   #pages: DirtyPages | undefined;
@@ -47,6 +47,7 @@ export class DirtyFile {
       : this.#pages.count;
   }
 
+  /** The page may hold what is not committed. */
   has(pgno: number): boolean {
     return this.#isUnstored || (this.#pages?.has(pgno) ?? false);
   }

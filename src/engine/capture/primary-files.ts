@@ -162,7 +162,7 @@ export class PrimaryFiles implements DatabaseHooks {
     const file = this.#find(inode);
     if (file?.role !== 'main') return;
     const {database} = file;
-    if (database.isBusy && !database.isJournalActive) database.owe();
+    if (database.isBusy && !database.isJournalActive) database.dirtyFile.isOwed = true;
     this.#captureFile(database);
   }
 
