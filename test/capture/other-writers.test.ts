@@ -105,6 +105,35 @@ describe('capture where the database file is written by others than the transact
     await app.ended;
   });
 
+  for (const kill of ['', ', and the daemon is killed']) {
+    test(`an app dies before its journal is flushed${kill}: SQLite ignores the journal, and so do we`, async () => {
+      const name = fresh();
+      const backup = await makeBackup(name, 'DELETE');
+      const inWal = await makeBackup(fresh(), 'WAL');
+      await runSqlite(
+        node.path(name),
+        `const db = new Database(path); db.exec('BEGIN'); db.exec('UPDATE t SET b = 1 WHERE a < 5'); process.kill(process.pid, 'SIGKILL');`,
+      ).catch(() => undefined);
+      expect(readFileSync(node.backing(`${name}-journal`))[0]).toBe(0);
+      if (kill !== '') await node.killDaemon();
+      await runCommand('cp', backup, node.path(name));
+      await expectLogEqualsDatabase(node, name);
+      await runSqlite(
+        node.path(name),
+        `const db = new Database(path); db.pragma('journal_mode = MEMORY'); db.pragma('synchronous = OFF'); db.exec('UPDATE t SET b = 1'); db.close();`,
+      );
+      await expectLogEqualsDatabase(node, name);
+      await runCommand('cp', inWal, node.path(name));
+      await expectLogEqualsDatabase(node, name);
+      await runSqlite(
+        node.path(name),
+        `const db = new Database(path); db.exec('UPDATE t SET b = 2 WHERE a < 50'); db.pragma('wal_checkpoint(PASSIVE)'); db.exec('UPDATE t SET b = 3 WHERE a < 9'); db.close();`,
+      );
+      await expectLogEqualsDatabase(node, name);
+      expect(readFileSync(node.backing(`${name}-journal`)).length).toBeGreaterThan(0);
+    });
+  }
+
   test('a checkpoint is nobody else: it makes no transaction', async () => {
     const name = fresh();
     await runSqlite(

@@ -51,7 +51,10 @@ export class CapturedDatabase {
   readonly tracker: WalTracker;
   /** What was written to the database file outside of WAL mode. */
   readonly dirtyFile: DirtyFile;
-  /** A rollback journal is open: the transaction ends with it. */
+  /**
+   * A rollback journal is there that SQLite would roll back: the transaction ends with it. Before it is flushed SQLite
+   * ignores it, and has written nothing to the database file under it; the one of an app that died then may stay for ever.
+   */
   isJournalActive = false;
   /** Page size that the journal's header told, 0 if none. */
   journalPageSize = 0;

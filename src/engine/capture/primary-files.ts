@@ -2,7 +2,7 @@ import {lstatSync} from 'node:fs';
 import {constants} from 'node:os';
 import {formatPosition} from '../../ltx/position.ts';
 import {hasSqliteMagic} from '../../sqlite/database-header.ts';
-import {JOURNAL_HEADER_SIZE} from '../../sqlite/journal.ts';
+import {looksHot, JOURNAL_HEADER_SIZE} from '../../sqlite/journal.ts';
 import {WAL_HEADER_SIZE} from '../../sqlite/wal.ts';
 import {errnoOf} from '../mount/context.ts';
 import {ALLOW, type DatabaseHooks, type Verdict} from '../mount/database-hooks.ts';
@@ -57,8 +57,7 @@ export class PrimaryFiles implements DatabaseHooks {
 
   created(inode: Inode): void {
     this.#byNodeid.delete(inode.nodeid);
-    const file = this.#find(inode);
-    if (file?.role === 'journal') file.database.isJournalActive = true;
+    this.#find(inode);
   }
 
   beforeWrite(inode: Inode, offset: number, data: Buffer): Verdict {
@@ -256,7 +255,7 @@ export class PrimaryFiles implements DatabaseHooks {
       return database.isJournalActive ? this.#finalize(database) : ALLOW;
     }
     if (database.finalization === 'ready') database.withdraw();
-    database.isJournalActive = true;
+    if (offset === 0 && looksHot(data)) database.isJournalActive = true;
     database.journalEnd = Math.max(database.journalEnd, offset + data.length);
     if (offset === 0) database.journalPageSize = journalPageSize(data) || database.journalPageSize;
     return ALLOW;

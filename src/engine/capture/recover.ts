@@ -1,5 +1,5 @@
 import {closeSync, fstatSync, openSync, readSync} from 'node:fs';
-import {isZeroedJournalHeader, JOURNAL_HEADER_SIZE} from '../../sqlite/journal.ts';
+import {looksHot, JOURNAL_HEADER_SIZE} from '../../sqlite/journal.ts';
 import type {CapturedDatabase} from './captured-database.ts';
 import {journalPageSize} from './plans.ts';
 
@@ -33,15 +33,10 @@ export function readJournalHeader(path: string): Uint8Array | undefined {
   }
 }
 
-/** Whether the journal belongs to a transaction that is not over: PERSIST leaves one whose header is zeroed. */
-export function isJournalInUse(header: Uint8Array | undefined): boolean {
-  return header !== undefined && header.length > 0 && !isZeroedJournalHeader(header);
-}
-
 /** Takes note of a rollback journal that is there already. */
 export function noteJournal(database: CapturedDatabase): void {
   const journal = readJournalHeader(`${database.files.path}-journal`);
-  database.isJournalActive = isJournalInUse(journal);
+  database.isJournalActive = journal !== undefined && looksHot(journal);
   if (journal !== undefined) database.journalPageSize = journalPageSize(journal);
 }
 
@@ -84,12 +79,7 @@ function recoverUnknown(database: CapturedDatabase): void {
   const {files, tracker, store} = database;
   tracker.load(files.walSize, 0);
   while (tracker.next() !== undefined); // Checks every frame: the disk may have lost some. What is there is compared as a whole.
-  if (database.isJournalActive && isJournalHot(files.path)) database.noteUnknown();
+  if (database.isJournalActive) database.noteUnknown();
   else if (store !== undefined || tracker.committedCount > 0) database.captureAll();
   else database.noteUnknown(); // Perhaps somebody is just copying it here.
-}
-
-/** Whether pages may have been written under the journal: before it is flushed its first byte is 0, and SQLite ignores it. */
-function isJournalHot(path: string): boolean {
-  return (readJournalHeader(`${path}-journal`)?.[0] ?? 0) !== 0;
 }
