@@ -37,7 +37,7 @@ class Daemon {
       lockBytes: new LockBytes(),
       compress: true,
       term: 1n,
-      flusher: new Flusher({threadCount: 0, fuseFd: -1, wakeFd: -1}),
+      flusher: new Flusher({threadCount: 0, threadCountMax: 0, fuseFd: -1, wakeFd: -1}),
       nowMs: () => this.nowMs,
       register: (database, id) => this.databases.registered(database, id),
       committed: () => undefined,
