@@ -230,7 +230,7 @@ export class CapturedDatabases {
       return locks === undefined || hasWriteLock(locks, ino);
     };
     for (const database of this.#byName.values()) {
-      database.tend(isWriteLocked);
+      this.#attempt(database, 'database not looked after', () => database.tend(isWriteLocked));
       if (database.isBusy) this.schedule(database);
     }
   }
@@ -288,9 +288,12 @@ export class CapturedDatabases {
 
   #unload(database: CapturedDatabase | undefined): void {
     if (database === undefined) return;
-    while (database.work(Number.POSITIVE_INFINITY));
+    const isCaptured = this.#attempt(database, 'database not captured', () => {
+      while (database.work(Number.POSITIVE_INFINITY));
+    });
     const {id, store, files, name} = database;
     const isClean =
+      isCaptured &&
       !database.isBusy &&
       !database.isDirty &&
       database.undone.count === 0 &&

@@ -2,7 +2,7 @@ import {lstatSync} from 'node:fs';
 import {constants} from 'node:os';
 import {formatPosition} from '../../ltx/position.ts';
 import {hasSqliteMagic} from '../../sqlite/database-header.ts';
-import {looksHot, JOURNAL_HEADER_SIZE} from '../../sqlite/journal.ts';
+import {JOURNAL_HEADER_SIZE, looksHot} from '../../sqlite/journal.ts';
 import {WAL_HEADER_SIZE} from '../../sqlite/wal.ts';
 import {errnoOf} from '../mount/context.ts';
 import {ALLOW, type DatabaseHooks, type Verdict} from '../mount/database-hooks.ts';

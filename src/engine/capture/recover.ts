@@ -1,5 +1,5 @@
 import {closeSync, fstatSync, openSync, readSync} from 'node:fs';
-import {looksHot, JOURNAL_HEADER_SIZE} from '../../sqlite/journal.ts';
+import {JOURNAL_HEADER_SIZE, looksHot} from '../../sqlite/journal.ts';
 import type {CapturedDatabase} from './captured-database.ts';
 import {journalPageSize} from './plans.ts';
 
