@@ -10,6 +10,7 @@ import {dataPaths} from './data-directory.ts';
 import {type StoreContext, summaryOf} from './database-store.ts';
 import type {Flusher} from './flusher.ts';
 import type {DatabaseInfo, FsAnswer, FsCommand, FsQuestion, FsThreadData, LogMessage} from './messages.ts';
+import {errnoOf} from './mount/context.ts';
 import type {WaitList} from './mount/database-hooks.ts';
 import type {InodeTable} from './mount/inode-table.ts';
 import type {Outbox} from './outbox.ts';
@@ -107,7 +108,7 @@ export class FsPrimary {
         this.#options.outbox.add({
           type: 'answer',
           request: command.request,
-          answer: this.#answer(command.question),
+          answer: this.#answerOrFail(command.question),
         });
         return;
       case 'wants-records':
@@ -143,6 +144,16 @@ export class FsPrimary {
       store.log.read(entry).read(0, record);
     }
     this.#options.outbox.add({type: 'committed', id, entry, record});
+  }
+
+  /** A database that can't be opened now has no answer: whoever asks tries again. */
+  #answerOrFail(question: FsQuestion): FsAnswer {
+    try {
+      return this.#answer(question);
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+      return {kind: 'failed', error: describeError(error)};
+    }
   }
 
   #answer(question: FsQuestion): FsAnswer {
@@ -183,7 +194,7 @@ export class FsPrimary {
 
   #startSnapshot(request: number, id: string): void {
     const {outbox, store} = this.#options;
-    const database = this.#databases.openById(id);
+    const database = this.#openForSnapshot(id);
     const checksums = database?.store?.checksums;
     if (
       database === undefined ||
@@ -197,6 +208,16 @@ export class FsPrimary {
     const reader = new SnapshotReader(database, store.lockBytes.lockPgno(checksums.pageSize));
     this.#snapshots.set(request, {database, reader, credit: SNAPSHOT_CREDIT});
     outbox.add({type: 'snapshot-start', request, ...reader.start});
+  }
+
+  #openForSnapshot(id: string): CapturedDatabase | undefined {
+    try {
+      return this.#databases.openById(id);
+    } catch (error) {
+      if (errnoOf(error) === undefined) throw error;
+      this.#log('error', 'database not opened', {id, error: describeError(error)});
+      return undefined;
+    }
   }
 
   /** One run of each snapshot that has credit. Returns whether one could go on at once. */

@@ -72,7 +72,9 @@ export type FsAnswer =
   /** `undefined`: the log does not reach back that far, or the database is gone. */
   | {readonly kind: 'entries'; readonly entries: readonly LocatedEntry[] | undefined}
   | {readonly kind: 'agrees'; readonly agreement: 'yes' | 'no' | 'unknown'}
-  | {readonly kind: 'prune'};
+  | {readonly kind: 'prune'}
+  /** An error of the disk. */
+  | {readonly kind: 'failed'; readonly error: unknown};
 
 export type FsCommand =
   | {readonly type: 'ask'; readonly request: number; readonly question: FsQuestion}

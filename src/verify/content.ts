@@ -9,13 +9,7 @@ import {
   effectivePageCount,
 } from '../sqlite/database-header.ts';
 import {SqliteFormatError} from '../sqlite/error.ts';
-import {
-  isZeroedJournalHeader,
-  JOURNAL_HEADER_SIZE,
-  looksHot,
-  planRollback,
-  readSuperJournalName,
-} from '../sqlite/journal.ts';
+import {JOURNAL_HEADER_SIZE, looksHot, planRollback, readSuperJournalName} from '../sqlite/journal.ts';
 import {LockBytes} from '../sqlite/lock-bytes.ts';
 import {
   decodeWalHeader,
@@ -99,8 +93,8 @@ function* checkJournal(
   let pageCount: number | undefined;
   const head = new Uint8Array(JOURNAL_HEADER_SIZE);
   const header = head.subarray(0, file.read(0, head));
-  const isInUse = header.length > 0 && !isZeroedJournalHeader(header);
-  if (!looksHot(header)) return {sums, pageCount, isInUse, isUncertain: false};
+  const isInUse = looksHot(header);
+  if (!isInUse) return {sums, pageCount, isInUse, isUncertain: false};
   const buffer = new Uint8Array(65_536 + 8);
   const read = (position: number, length: number) => {
     const target = length <= buffer.length ? buffer.subarray(0, length) : new Uint8Array(length);

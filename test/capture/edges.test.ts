@@ -7,8 +7,10 @@ import {
   decodeWalFrameHeader,
   decodeWalHeader,
   encodeWalFrame,
+  encodeWalHeader,
   frameOffset,
   WAL_FRAME_HEADER_SIZE,
+  WAL_HEADER_SIZE,
 } from '../../src/sqlite/wal.ts';
 import {expectLogEqualsDatabase, readLogImage, txidOf} from '../support/log-oracle.ts';
 import {TestNode, until} from '../support/node.ts';
@@ -117,6 +119,55 @@ describe('capture where it is not plain', () => {
       // Where the page checksums were lost with the daemon, the pages are taken back at once, by a record of their own.
       expect(entries.length - before).toBeGreaterThanOrEqual(2);
       expect(entries.length - before).toBeLessThanOrEqual(kill === 'nobody' ? 2 : 3);
+    });
+  }
+
+  /** Writes a header with other salts to the WAL, as a connection does that takes it for empty. */
+  async function beginWalAnew(name: string): Promise<void> {
+    const {salt1, salt2, ...header} = decodeWalHeader(readFileSync(node.backing(`${name}-wal`)));
+    const bytes = new Uint8Array(WAL_HEADER_SIZE);
+    encodeWalHeader(bytes, 0, {...header, salt1: salt1 + 1, salt2: salt2 ^ 0x5555}, new Uint32Array(2));
+    const file = await open(node.path(`${name}-wal`), 'r+');
+    await file.write(bytes, 0, bytes.length, 0);
+    await file.close();
+  }
+
+  for (const next of ['commits', 'dies too', 'dies too, as does the daemon']) {
+    test(`a writer dies before it publishes its frames, the WAL is begun anew by one that ${next}: they never were`, async () => {
+      node = await TestNode.start({role: 'primary'});
+      const flag = join(node.directory, 'go');
+      const app = sqliteApp(
+        node.path('a.db'),
+        `const db = new Database(path); db.pragma('journal_mode = WAL'); db.pragma('wal_autocheckpoint = 0'); db.exec('CREATE TABLE t (a INTEGER PRIMARY KEY, b)');
+        for (let i = 0; i < 10; i++) db.prepare('INSERT INTO t (b) VALUES (randomblob(3000))').run(); db.pragma('wal_checkpoint(PASSIVE)'); print('ready'); ${wait(flag)}
+        db.prepare('INSERT INTO t (b) VALUES (1)').run(); print('again'); ${wait(`${flag}2`)} print(db.pragma('integrity_check')[0].integrity_check); process.kill(process.pid, 'SIGKILL');`,
+      );
+      await printed(app, 'ready');
+      const {pageCount, pageSize, position} = await expectLogEqualsDatabase(node, 'a.db');
+      const before = Number(position.txid);
+      const frames = frameCount(readFileSync(node.backing('a.db-wal')), pageSize);
+      await appendFrames('a.db', frames, [3, 4, pageCount + 1], pageCount + 1);
+      await until(
+        async () => (await txidOf(node, 'a.db')) === before + 1,
+        60_000,
+        () => 'not captured',
+      );
+      if (next !== 'commits') await beginWalAnew('a.db');
+      if (next === 'dies too, as does the daemon') await node.killDaemon();
+      if (next === 'commits') {
+        writeFileSync(flag, '');
+        await printed(app, 'again');
+      }
+      await until(
+        async () => (await txidOf(node, 'a.db')) === before + 2,
+        60_000,
+        () => `not taken back: ${node.log}`,
+      );
+      const {entries} = await expectLogEqualsDatabase(node, 'a.db');
+      expect(entries.length).toBe(before + 2);
+      for (const name of [flag, `${flag}2`]) writeFileSync(name, '');
+      const {stdout} = await app.ended;
+      if (next === 'commits') expect(stdout.trim().endsWith('ok')).toBe(true);
     });
   }
 

@@ -198,10 +198,12 @@ function play(transactions: readonly Played[]) {
   const writer = new WalWriter();
   writer.restart();
   const expected: {first: number; end: number; commit: number; pgnos: number[]}[] = [];
+  const undone: number[] = [];
   let committed = 0;
   for (const [index, {pgnos, spills, commits, restarts}] of transactions.entries()) {
     if (restarts && committed > 0) {
       writer.restart();
+      undone.push(...(expected.at(-1)?.pgnos ?? []));
       committed = 0;
     }
     const first = writer.frameCount;
@@ -218,21 +220,21 @@ function play(transactions: readonly Played[]) {
     committed = writer.frameCount;
     expected.push({first, end: committed, commit: 100 + index, pgnos: [...pgnos, 51]});
   }
-  return {writer, expected, committed};
+  return {writer, expected, undone, committed};
 }
 
 describe('WalTracker', () => {
-  test('next() tells the same transactions however the writes are cut, with spills, rollbacks and restarts', () => {
+  test('next() tells the same transactions and wrote() the last one before each restart, however the writes are cut, with spills and rollbacks', () => {
     fc.assert(
       fc.property(
         transactionsOf,
         cutsOf,
         fc.integer({min: 1, max: 20}),
         (transactions, cuts, frameCountMax) => {
-          const {writer, expected, committed} = play(transactions);
+          const {writer, expected, undone: undoneExpected, committed} = play(transactions);
           const {found, undone, tracker} = follow(writer.writes, cuts, frameCountMax);
           expect(found).toEqual(expected);
-          expect(undone).toEqual([]);
+          expect(undone).toEqual(undoneExpected);
           expect(tracker.committedCount).toBe(committed);
           for (let frame = 0; frame < committed; frame++)
             expect(tracker.pgnoOf(frame)).toBe(writer.pgnoOf(frame));
@@ -286,7 +288,25 @@ describe('WalTracker', () => {
     const tracker = new WalTracker(read);
     tracker.load(size, frameOffset(4, PAGE_SIZE));
     expect([tracker.committedCount, tracker.lastCommit, tracker.findFrame(2, 4)]).toEqual([4, 4, 1]);
+    expect([1, 2, 3, 4, 5].map(pgno => tracker.holds(pgno))).toEqual([true, true, true, true, false]);
     expect(tracker.next()).toEqual({first: 4, end: 6, commit: 6});
+    expect(tracker.holds(5)).toBe(true);
+  });
+
+  test('load() knows which transaction is the last', () => {
+    const writer = new WalWriter();
+    writer.restart();
+    writer.append([1, 2, 3], 3);
+    writer.append([4], 4);
+    writer.append([5, 6], 6);
+    const {file, read, size} = follow(writer.writes, [FRAME_SIZE], 64);
+    const tracker = new WalTracker(read);
+    tracker.load(size, frameOffset(6, PAGE_SIZE));
+    writer.restart();
+    file.set(writer.file.subarray(0, WAL_HEADER_SIZE));
+    expect([...tracker.wrote(0, WAL_HEADER_SIZE)]).toEqual([5, 6]);
+    expect([...tracker.wrote(0, WAL_HEADER_SIZE)]).toEqual([]);
+    expect(tracker.holds(5)).toBe(false);
   });
 
   test('truncated() forgets what was cut off', () => {
@@ -295,10 +315,12 @@ describe('WalTracker', () => {
     writer.append([1, 2], 2);
     writer.append([3], 3);
     const {tracker} = follow(writer.writes, [FRAME_SIZE], 64);
-    expect(tracker.truncated(frameOffset(10, PAGE_SIZE))).toEqual([]);
-    expect(tracker.truncated(frameOffset(2, PAGE_SIZE))).toEqual([3]);
+    expect([...tracker.truncated(frameOffset(10, PAGE_SIZE))]).toEqual([]);
+    expect([1, 2, 3].map(pgno => tracker.holds(pgno))).toEqual([true, true, true]);
+    expect([...tracker.truncated(frameOffset(2, PAGE_SIZE))]).toEqual([3]);
+    expect([1, 2, 3].map(pgno => tracker.holds(pgno))).toEqual([true, true, false]);
     expect(tracker.committedCount).toBe(2);
-    expect(tracker.truncated(0)).toEqual([]);
+    expect([...tracker.truncated(0)]).toEqual([]);
     expect([tracker.header, tracker.committedCount, tracker.committedEnd]).toEqual([undefined, 0, 0]);
   });
 

@@ -1,5 +1,5 @@
 import {randomBytes} from 'node:crypto';
-import {mkdirSync} from 'node:fs';
+import {mkdirSync, rmSync} from 'node:fs';
 import {join} from 'node:path';
 import type {LogEntry} from '../../log/log-entry.ts';
 import {PageHasher} from '../../ltx/checksum.ts';
@@ -7,8 +7,9 @@ import {type ChecksumAdoption, DatabaseStore, type StoreContext} from '../databa
 import type {Flusher} from '../flusher.ts';
 import {WaitList} from '../mount/database-hooks.ts';
 import {BackingFiles} from './backing-files.ts';
-import {DirtyPages} from './dirty-pages.ts';
-import {isFileWhole, pagesOfLastRecord, readFramePage} from './plans.ts';
+import {DirtyFile} from './dirty-file.ts';
+import {pagesOfLastRecord, readFramePage} from './plans.ts';
+import type {QueuedWork} from './queued-work.ts';
 import {
   type PreparedRecord,
   prepareRecord,
@@ -19,6 +20,7 @@ import {
 import {SmallTransactions} from './small-transaction.ts';
 import {StoreFlusher} from './store-flusher.ts';
 import {TransactionPlans} from './transaction-plans.ts';
+import {UndonePages} from './undone-pages.ts';
 import {WalTracker, type WalTransaction} from './wal-tracker.ts';
 
 /** What all captured databases of the node share. */
@@ -34,24 +36,11 @@ export interface CaptureContext extends StoreContext {
   readonly report: (database: {readonly name: string}, event: string, error: unknown) => void;
 }
 
-interface QueuedWork {
-  /** What has to wait meanwhile. The WAL may always grow. */
-  readonly holds: 'wal-overwrites' | 'file-writes';
-  /** Whether the record is published when it is done, or by `publish` after the journal is gone. */
-  readonly publishes: boolean;
-  readonly plan: () => Slices<TransactionPlan | undefined>;
-  /** Work on the file that failed is not kept: what it was to look at becomes dirty. Without it, it is kept. */
-  readonly giveUp?: () => void;
-}
-
 /** Transactions of up to this many pages are captured at once, larger ones in slices between requests. */
 const PAGES_AT_ONCE_MAX = 64;
 const PAGES_ADOPTED_AT_ONCE_MAX = 1024;
 /** Frames that are checked per turn while a large transaction comes in. */
 const FRAMES_PER_TURN = 64;
-/** A database file without a journal that was written is captured when nobody has written to it for this long. */
-const QUIET_MS = 250;
-
 /**
  * One database of which this node is the primary: notes what apps write to its files and puts each transaction into
  * the log. Which event means what is decided by `PrimaryFiles`; here is the state and the work.
@@ -60,7 +49,12 @@ export class CapturedDatabase {
   name: string;
   readonly files: BackingFiles;
   readonly tracker: WalTracker;
-  /** A rollback journal is open: the transaction ends with it. */
+  /** What was written to the database file outside of WAL mode. */
+  readonly dirtyFile: DirtyFile;
+  /**
+   * A rollback journal is there that SQLite would roll back: the transaction ends with it. Before it is flushed SQLite
+   * ignores it, and has written nothing to the database file under it; the one of an app that died then may stay for ever.
+   */
   isJournalActive = false;
   /** Page size that the journal's header told, 0 if none. */
   journalPageSize = 0;
@@ -68,23 +62,18 @@ export class CapturedDatabase {
   journalEnd = 0;
   lastUsedMs: number;
   readonly waits = new WaitList();
+  readonly undone: UndonePages;
   readonly #context: CaptureContext;
   readonly #hasher: PageHasher;
   readonly #plans: TransactionPlans;
   readonly #small: SmallTransactions;
   readonly #flusher: StoreFlusher;
-  readonly #undone = new Set<number>();
   readonly #queue: QueuedWork[] = [];
   #running: Slices<PreparedRecord | undefined> | undefined;
   #prepared: PreparedRecord | undefined;
   #adoption: ChecksumAdoption | undefined;
   #store: DatabaseStore | undefined;
-  #dirty: DirtyPages | undefined;
-  #isDirtyUnstored = false;
   #failure: unknown;
-  /** The end of a transaction came and could not be captured. */
-  #isOwed = false;
-  #writtenMs = 0;
   #finalization: 'none' | 'working' | 'ready' = 'none';
 
   constructor(context: CaptureContext, name: string, path: string) {
@@ -93,12 +82,19 @@ export class CapturedDatabase {
     this.name = name;
     this.files = new BackingFiles(path);
     this.tracker = new WalTracker(this.files.readWal);
+    this.dirtyFile = new DirtyFile({
+      ...context,
+      files: this.files,
+      tracker: this.tracker,
+      pageSize: () => this.#store?.checksums.pageSize ?? 0,
+    });
+    this.undone = new UndonePages(context.nowMs);
     const common = {...context, files: this.files, tracker: this.tracker, hasher: this.#hasher};
     this.#small = new SmallTransactions(common);
     this.#plans = new TransactionPlans({
       ...common,
       store: () => this.#store,
-      dirty: () => this.#dirty,
+      dirty: () => this.dirtyFile.pages,
       journalPageSize: () => this.journalPageSize,
     });
     this.#flusher = new StoreFlusher({
@@ -122,12 +118,7 @@ export class CapturedDatabase {
   }
 
   get isDirty(): boolean {
-    return this.#isDirtyUnstored || (this.#dirty?.isAny ?? false);
-  }
-
-  /** The page may hold what is not committed. */
-  isPageDirty(pgno: number): boolean {
-    return this.#isDirtyUnstored || (this.#dirty?.has(pgno) ?? false);
+    return this.dirtyFile.isAny;
   }
 
   /** Why the last transactions could not be put into the log (a full disk), until they can. */
@@ -151,51 +142,23 @@ export class CapturedDatabase {
   attach(id: string, isUnclean: boolean): DatabaseStore {
     const directory = join(this.#context.directory, id);
     mkdirSync(directory, {recursive: true, mode: 0o700});
-    this.#dirty = DirtyPages.open(this.#context.disk, join(directory, 'dirty'));
-    const unconfirmed = isUnclean && this.isJournalActive ? this.#dirty.pendingTxid : 0n;
+    const dirty = this.dirtyFile.open(this.#context.disk, join(directory, 'dirty'));
+    const unconfirmed = isUnclean && this.isJournalActive ? dirty.pendingTxid : 0n;
     const store = DatabaseStore.open(this.#context, id, isUnclean, unconfirmed);
     this.#store = store;
     this.#flusher.attach(store, this.#context.nowMs());
-    if (this.#isDirtyUnstored) this.#dirty.addUnknown();
-    this.#isDirtyUnstored = false;
+    this.dirtyFile.store();
     return store;
-  }
-
-  get dirty(): DirtyPages | undefined {
-    return this.#dirty;
-  }
-
-  /** The transaction that was written without a journal is over, but this is no time to capture it. */
-  owe(): void {
-    this.#isOwed = true;
   }
 
   /** Something was written to the database file, nobody knows what. */
   noteUnknown(): void {
-    this.#writtenMs = this.#context.nowMs();
-    if (this.#dirty === undefined) this.#isDirtyUnstored = true;
-    else this.#dirty.addUnknown();
-  }
-
-  /** Bytes of the database file are about to be written outside of WAL mode. */
-  noteWrite(offset: number, size: number): void {
-    this.#isOwed = false;
-    this.#writtenMs = this.#context.nowMs();
-    const pageSize = this.#store?.checksums.pageSize ?? 0;
-    if (this.#dirty === undefined) this.#isDirtyUnstored = true;
-    else if (pageSize === 0) this.#dirty.addUnknown();
-    else this.#addDirty(this.#dirty, offset, size, pageSize);
-  }
-
-  #addDirty(dirty: DirtyPages, offset: number, size: number, pageSize: number): void {
-    const first = Math.floor(offset / pageSize) + 1;
-    const last = Math.floor((offset + Math.max(size, 1) - 1) / pageSize) + 1;
-    dirty.add(first, last - first + 1);
+    this.dirtyFile.noteUnknown();
   }
 
   /** The -wal was written: queues the transactions that are complete now. Returns whether frames are left to check. */
-  noteWal(undone: readonly number[]): boolean {
-    for (const pgno of undone) this.#undone.add(pgno);
+  noteWal(undone?: Uint32Array): boolean {
+    if (undone !== undefined) this.undone.add(undone);
     for (;;) {
       const found = this.tracker.next(FRAMES_PER_TURN);
       if (found === undefined) return false;
@@ -205,14 +168,33 @@ export class CapturedDatabase {
   }
 
   #queueWal(transaction: WalTransaction): void {
-    if (this.#undone.size === 0 && this.#captureSmall(transaction)) return;
-    const undone = [...this.#undone];
-    this.#undone.clear();
-    this.#enqueue(this.#walWork(transaction, undone), transaction.end - transaction.first + undone.length);
+    const takesDirty = this.isDirty && !this.isJournalActive;
+    const {count} = this.undone;
+    if (!takesDirty && count === 0 && this.#captureSmall(transaction)) return;
+    const undone = this.undone.takeAll();
+    const work = takesDirty ? this.#mixedWork(transaction, undone) : this.#walWork(transaction, undone);
+    const dirtyCount = takesDirty ? this.dirtyFile.count : 0;
+    this.#enqueue(work, transaction.end - transaction.first + count + dirtyCount);
   }
 
-  #walWork(transaction: WalTransaction, undone: readonly number[]): QueuedWork {
-    return {holds: 'wal-overwrites', publishes: true, plan: () => this.#plans.wal(transaction, undone)};
+  #walWork(transaction: WalTransaction, undone: readonly Uint32Array[]): QueuedWork {
+    return {
+      holds: undone.length > 0 ? 'file-writes' : 'wal-overwrites',
+      publishes: true,
+      takesDirty: false,
+      plan: () => this.#plans.wal(transaction, undone),
+    };
+  }
+
+  /** A transaction in the WAL builds on what was written to the database file without a journal: one record has both. */
+  #mixedWork(transaction: WalTransaction, undone: readonly Uint32Array[]): QueuedWork {
+    const plan = () => {
+      const {pages} = this.dirtyFile;
+      return pages === undefined || pages.isUnknown
+        ? this.#plans.scan(transaction.end)
+        : this.#plans.wal(transaction, [...undone, pages.pages()]);
+    };
+    return {holds: 'file-writes', publishes: true, takesDirty: true, plan};
   }
 
   /** Captures the transaction at once if it is a common one and nothing is in its way. What fails is queued. */
@@ -223,7 +205,7 @@ export class CapturedDatabase {
     try {
       const prepared = this.#small.prepare(store, transaction);
       if (prepared !== undefined) this.#publish(prepared);
-      this.#isOwed = false;
+      this.dirtyFile.isOwed = false;
     } catch (error) {
       const work = this.#walWork(transaction, []);
       this.#queue.push(work);
@@ -238,8 +220,8 @@ export class CapturedDatabase {
    * Captures once more what the last record was made of: the WAL up to `loggedEnd`. Where nothing was overwritten since
    * there is no difference. Frames that are not valid any more never were; their pages go along with the next transaction.
    */
-  recaptureWal(loggedEnd: number, undone: readonly number[]): void {
-    for (const pgno of undone) this.#undone.add(pgno);
+  recaptureWal(loggedEnd: number, undone: Uint32Array): void {
+    this.undone.add(undone);
     const first = this.tracker.committedCount;
     let last: WalTransaction | undefined;
     while (this.tracker.committedEnd < loggedEnd) {
@@ -251,24 +233,21 @@ export class CapturedDatabase {
   }
 
   /** Pages in the last record of the log. */
-  pagesOfLastRecord(): readonly number[] {
+  pagesOfLastRecord(): Uint32Array {
     const {crc64, lockBytes} = this.#context;
-    return this.#store === undefined ? [] : pagesOfLastRecord(this.#store.log, crc64, lockBytes);
+    return this.#store === undefined
+      ? new Uint32Array(0)
+      : pagesOfLastRecord(this.#store.log, crc64, lockBytes);
   }
 
   /** Captures what was written to the database file. With `publishes` false, `publish` makes it visible. */
   captureFile(publishes: boolean): void {
     if (!publishes) this.#finalization = 'working';
-    const pageCount =
-      this.#dirty === undefined || this.#dirty.isUnknown ? this.files.mainSize / 4096 : this.#dirty.count;
+    const {committedCount} = this.tracker;
+    const plan = () => this.#plans.file(committedCount);
     this.#enqueue(
-      {
-        holds: 'file-writes',
-        publishes,
-        plan: () => this.#plans.file(this.isWalActive),
-        giveUp: () => undefined,
-      },
-      pageCount,
+      {holds: 'file-writes', publishes, takesDirty: true, plan, giveUp: () => undefined},
+      this.dirtyFile.count,
     );
   }
 
@@ -277,7 +256,7 @@ export class CapturedDatabase {
     const {committedCount} = this.tracker;
     const plan = () => this.#plans.scan(committedCount);
     this.#enqueue(
-      {holds: 'file-writes', publishes: true, plan, giveUp: () => this.noteUnknown()},
+      {holds: 'file-writes', publishes: true, takesDirty: true, plan, giveUp: () => this.noteUnknown()},
       Number.POSITIVE_INFINITY,
     );
   }
@@ -287,16 +266,22 @@ export class CapturedDatabase {
    * log. Compares those pages; after a checkpoint there is no difference.
    */
   captureAfterWal(pgnos: Uint32Array): void {
-    const plan = () => this.#plans.pages(pgnos);
+    this.#capturePages([pgnos], pgnos.length);
+  }
+
+  /** Compares these pages with what the log says and captures the differences. */
+  #capturePages(pgnos: readonly Uint32Array[], count: number): void {
+    const {committedCount} = this.tracker;
+    const plan = () => this.#plans.pages(pgnos, committedCount);
     this.#enqueue(
-      {holds: 'file-writes', publishes: true, plan, giveUp: () => this.noteUnknown()},
-      pgnos.length,
+      {holds: 'file-writes', publishes: true, takesDirty: false, plan, giveUp: () => this.noteUnknown()},
+      count,
     );
   }
 
   /**
    * Called now and then: tries again what failed, and captures a file that was written without a journal and never
-   * flushed (synchronous=OFF). `isWriteLocked` says whether somebody has a write lock on the file.
+   * flushed (synchronous=OFF), or beside the WAL, and what perhaps never was. `isWriteLocked` says whether somebody has a write lock on the file.
    */
   tend(isWriteLocked: (ino: number) => boolean): void {
     if (this.isBusy) {
@@ -304,13 +289,11 @@ export class CapturedDatabase {
       return;
     }
     if (this.#finalization === 'none') this.#flusher.tend(this.#context.nowMs());
-    if (!this.isDirty || this.isJournalActive || this.isWalActive) return;
-    if (this.#isOwed || this.#isQuiet(isWriteLocked)) this.captureFile(true);
-  }
-
-  #isQuiet(isWriteLocked: (ino: number) => boolean): boolean {
-    if (this.#context.nowMs() - this.#writtenMs < QUIET_MS) return false;
-    return isFileWhole(this.files) && !isWriteLocked(this.files.mainIno);
+    if (this.isJournalActive || this.tracker.isBehind) return;
+    const {count} = this.undone;
+    if (!this.isDirty && this.undone.isDue) this.#capturePages(this.undone.takeAll(), count);
+    if (!this.isDirty) return;
+    if (this.dirtyFile.isOwed || this.dirtyFile.isQuiet(isWriteLocked)) this.captureFile(true);
   }
 
   /** How far the end of the transaction whose journal is about to go has come. */
@@ -325,11 +308,10 @@ export class CapturedDatabase {
     this.#finalization = 'none';
     try {
       if (prepared !== undefined) this.#publish(prepared);
-      this.#dirty?.clear();
-      this.#isDirtyUnstored = false;
+      this.dirtyFile.clear();
     } catch (error) {
       // The app's commit is done: what the log lacks is still dirty, and owed to it.
-      this.#isOwed = true;
+      this.dirtyFile.isOwed = true;
       this.#noteFailure(error);
     }
   }
@@ -361,7 +343,7 @@ export class CapturedDatabase {
 
   /** Works until `deadline` (performance.now()). Returns whether there is more to do. */
   work(deadline: number): boolean {
-    if (this.noteWal([])) return true;
+    if (this.noteWal()) return true;
     while (this.isBusy) {
       if (!this.#step()) return false; // Failed: tried again when something is asked of the database.
       if (performance.now() >= deadline) break;
@@ -389,12 +371,15 @@ export class CapturedDatabase {
   }
 
   close(): void {
-    this.#flusher.detach();
     this.files.close();
+    this.#closeStore();
+  }
+
+  #closeStore(): void {
+    this.#flusher.detach();
     this.#store?.close();
-    this.#dirty?.close();
+    this.dirtyFile.close();
     this.#store = undefined;
-    this.#dirty = undefined;
   }
 
   #enqueue(work: QueuedWork, pageCount: number): void {
@@ -425,7 +410,7 @@ export class CapturedDatabase {
     if (!work.publishes) this.withdraw();
     if (work.giveUp !== undefined) {
       if (this.#queue[0] === work) this.#queue.shift();
-      this.#isOwed = work.publishes;
+      this.dirtyFile.isOwed = work.publishes;
       try {
         work.giveUp();
       } catch {
@@ -447,10 +432,10 @@ export class CapturedDatabase {
       if (prepared !== undefined) this.#publish(prepared);
       this.#queue.shift();
       this.#noteSuccess();
-      if (work.holds === 'file-writes') this.publish();
+      if (work.takesDirty) this.publish();
     } else {
       this.#prepared = prepared;
-      if (prepared !== undefined) this.#dirty?.setPending(this.#requireStore().position.txid + 1n);
+      if (prepared !== undefined) this.dirtyFile.pages?.setPending(this.#requireStore().position.txid + 1n);
       this.#queue.shift();
       this.#noteSuccess();
       this.#finalization = 'ready';
@@ -462,7 +447,7 @@ export class CapturedDatabase {
     this.#running = undefined;
     if (this.#failure !== undefined) this.#context.report(this, 'transactions logged again', undefined);
     this.#failure = undefined;
-    this.#isOwed = false;
+    this.dirtyFile.isOwed = false;
   }
 
   #publish({writer, staged}: PreparedRecord): void {
@@ -489,9 +474,16 @@ export class CapturedDatabase {
   #requireStore(): DatabaseStore {
     if (this.#store !== undefined) return this.#store;
     const id = randomBytes(16).toString('hex');
-    const store = this.attach(id, false);
-    this.#context.register(this, id);
-    return store;
+    try {
+      const store = this.attach(id, false);
+      this.#context.register(this, id);
+      return store;
+    } catch (error) {
+      this.#closeStore();
+      this.dirtyFile.noteUnknown();
+      rmSync(join(this.#context.directory, id), {recursive: true, force: true});
+      throw error;
+    }
   }
 
   *#prepare(makePlan: () => Slices<TransactionPlan | undefined>): Slices<PreparedRecord | undefined> {

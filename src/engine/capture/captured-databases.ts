@@ -1,10 +1,12 @@
 import {closeSync, lstatSync, openSync, readSync, rmSync} from 'node:fs';
 import {dirname, join} from 'node:path';
+import {AssertionError} from '../../lib/assert.ts';
 import {type Position, type Txid, toTxid} from '../../ltx/position.ts';
 import {hasSqliteMagic} from '../../sqlite/database-header.ts';
 import type {Catalog} from '../catalog.ts';
 import {dataPaths, setAsideOrphans} from '../data-directory.ts';
 import {summaryOf} from '../database-store.ts';
+import {errnoOf} from '../mount/context.ts';
 import {type CaptureContext, CapturedDatabase} from './captured-database.ts';
 import {hasWriteLock, readLocks} from './file-locks.ts';
 import {findMissing, type MissingDatabase} from './missing-files.ts';
@@ -50,9 +52,15 @@ export class CapturedDatabases {
 
   /** Called by the context when a database has its first transaction. */
   registered(database: CapturedDatabase, id: string): void {
-    this.#options.catalog.set(id, database.name);
-    this.#options.created(id, database.name);
-    this.#options.seals.open(id, database.files.path);
+    const {catalog, seals, created} = this.#options;
+    seals.open(id, database.files.path);
+    try {
+      catalog.set(id, database.name);
+    } catch (error) {
+      seals.forget(id);
+      throw error;
+    }
+    created(id, database.name);
     this.#byId.set(id, database);
   }
 
@@ -93,8 +101,20 @@ export class CapturedDatabases {
       else this.#renameMissing(missing, missing.newName);
     }
     this.#setAsideOrphans();
-    for (const id of this.#options.seals.active()) {
-      if (this.openById(id) === undefined) this.#options.seals.forget(id);
+    for (const id of seals.active()) {
+      const name = catalog.nameOf(id);
+      if (name === undefined) seals.forget(id);
+      else this.#openForRecovery(name, catalog.summaryOf(id) !== undefined);
+    }
+  }
+
+  /** A disk that is full or bad keeps one database closed, and the others go on: whoever opens it gets the error. */
+  #openForRecovery(name: string, isListed: boolean): void {
+    try {
+      this.openOrBegin(name);
+    } catch (error) {
+      if (errnoOf(error) === undefined || !isListed) throw error; // Followers would be told that it is gone.
+      this.#options.context.report({name}, 'database not recovered', error);
     }
   }
 
@@ -210,19 +230,22 @@ export class CapturedDatabases {
       return locks === undefined || hasWriteLock(locks, ino);
     };
     for (const database of this.#byName.values()) {
-      database.tend(isWriteLocked);
+      this.#attempt(database, 'database not looked after', () => database.tend(isWriteLocked));
       if (database.isBusy) this.schedule(database);
     }
   }
 
   /** Drops old records of the databases that are loaded; idle ones are pruned when they are used again. */
   prune({keepFrom, olderThanMs, bytesMax}: PruneRules): void {
-    for (const [id, {store}] of this.#byId) {
+    for (const [id, database] of this.#byId) {
+      const {store} = database;
       if (store === undefined) continue;
       const needed = keepFrom.get(id) ?? store.position.txid;
       const durable = store.checksums.durablePosition.txid;
       const keep = toTxid((needed < durable ? needed : durable) + 1n);
-      store.log.prune({keepFrom: keep, olderThanMs, nowMs: this.nowMs(), bytesMax});
+      this.#attempt(database, 'log not pruned', () =>
+        store.log.prune({keepFrom: keep, olderThanMs, nowMs: this.nowMs(), bytesMax}),
+      );
     }
   }
 
@@ -235,19 +258,25 @@ export class CapturedDatabases {
     const {context, catalog, seals, filesDirectory} = this.#options;
     const path = join(filesDirectory, name);
     const database = new CapturedDatabase(context, name, path);
-    this.#byName.set(name, database);
     const id = catalog.idOf(name);
-    if (id === undefined) {
-      if (this.#hasMagic(name)) recoverDatabase(database, 'unknown');
-      this.schedule(database);
-      return database;
+    this.#byName.set(name, database);
+    try {
+      if (id === undefined) {
+        if (this.#hasMagic(name)) recoverDatabase(database, 'unknown');
+      } else {
+        const left = seals.leftBehind(id, path);
+        noteJournal(database);
+        database.attach(id, left !== 'closed');
+        this.#byId.set(id, database);
+        seals.open(id, path);
+        recoverDatabase(database, left);
+      }
+    } catch (error) {
+      this.#byName.delete(name); // Half of it would be taken for all, and capture nothing.
+      if (id !== undefined) this.#byId.delete(id);
+      database.close();
+      throw error;
     }
-    const left = seals.leftBehind(id, path);
-    noteJournal(database);
-    database.attach(id, left !== 'closed');
-    this.#byId.set(id, database);
-    seals.open(id, path);
-    recoverDatabase(database, left);
     this.schedule(database);
     return database;
   }
@@ -259,20 +288,41 @@ export class CapturedDatabases {
 
   #unload(database: CapturedDatabase | undefined): void {
     if (database === undefined) return;
-    while (database.work(Number.POSITIVE_INFINITY));
+    const isCaptured = this.#attempt(database, 'database not captured', () => {
+      while (database.work(Number.POSITIVE_INFINITY));
+    });
     const {id, store, files, name} = database;
     const isClean =
-      !database.isBusy && !database.isDirty && !database.isJournalActive && database.failure === undefined;
-    database.flush();
+      isCaptured &&
+      !database.isBusy &&
+      !database.isDirty &&
+      database.undone.count === 0 &&
+      !database.isJournalActive &&
+      database.failure === undefined;
+    const isFlushed = this.#attempt(database, 'database not flushed', () => database.flush());
     this.#byName.delete(name);
     this.#working.delete(database);
     database.close();
-    this.#options.context.resume(database.waits); // Whoever waited for its log: it is durable now.
+    this.#options.context.resume(database.waits); // Whoever waited for its log: it is durable now, or opened anew.
     if (id === undefined) return;
     this.#byId.delete(id);
-    if (!isClean || store === undefined) return;
-    this.#options.catalog.summarize(id, summaryOf(store));
-    this.#options.seals.close(id, files.path);
+    if (!isClean || !isFlushed || store === undefined) return;
+    this.#attempt(database, 'database not sealed', () => {
+      this.#options.catalog.summarize(id, summaryOf(store));
+      this.#options.seals.close(id, files.path);
+    });
+  }
+
+  /** What is done for one database must not fail what is done for the others. Without its seal it is looked at when it is used again. */
+  #attempt(database: CapturedDatabase, event: string, work: () => void): boolean {
+    try {
+      work();
+      return true;
+    } catch (error) {
+      if (error instanceof AssertionError) throw error;
+      this.#options.context.report(database, event, error);
+      return false;
+    }
   }
 
   #hasMagic(name: string): boolean {

@@ -107,12 +107,16 @@ export function readFramePage(files: BackingFiles, frame: number, target: Uint8A
 }
 
 /** Page numbers in the last record of the log. */
-export function pagesOfLastRecord(log: TransactionLog, crc64: Crc64Factory, lockBytes: LockBytes): number[] {
+export function pagesOfLastRecord(
+  log: TransactionLog,
+  crc64: Crc64Factory,
+  lockBytes: LockBytes,
+): Uint32Array {
   const entry = log.last();
-  if (entry === undefined) return [];
+  if (entry === undefined) return new Uint32Array(0);
   const lockPgno = lockBytes.lockPgno(entry.pageSize);
   const decoder = new LtxDecoder({source: log.read(entry), crc64: crc64.create(), lockPgno});
   const pgnos: number[] = [];
   for (let next = decoder.nextPage(); next !== undefined; next = decoder.nextPage()) pgnos.push(next.pgno);
-  return pgnos;
+  return Uint32Array.from(pgnos);
 }

@@ -2,7 +2,7 @@ import {lstatSync} from 'node:fs';
 import {constants} from 'node:os';
 import {formatPosition} from '../../ltx/position.ts';
 import {hasSqliteMagic} from '../../sqlite/database-header.ts';
-import {JOURNAL_HEADER_SIZE} from '../../sqlite/journal.ts';
+import {JOURNAL_HEADER_SIZE, looksHot} from '../../sqlite/journal.ts';
 import {WAL_HEADER_SIZE} from '../../sqlite/wal.ts';
 import {errnoOf} from '../mount/context.ts';
 import {ALLOW, type DatabaseHooks, type Verdict} from '../mount/database-hooks.ts';
@@ -57,8 +57,7 @@ export class PrimaryFiles implements DatabaseHooks {
 
   created(inode: Inode): void {
     this.#byNodeid.delete(inode.nodeid);
-    const file = this.#find(inode);
-    if (file?.role === 'journal') file.database.isJournalActive = true;
+    this.#find(inode);
   }
 
   beforeWrite(inode: Inode, offset: number, data: Buffer): Verdict {
@@ -70,9 +69,11 @@ export class PrimaryFiles implements DatabaseHooks {
     if (role === 'wal') return this.#beforeWalWrite(database, offset, data);
     if (role === 'journal') return this.#beforeJournalWrite(database, offset, data);
     if (database.finalization === 'ready') database.withdraw();
-    if (database.isHeld('file-write')) return database.waits;
+    const verdict = this.#beforeFileWrite(database);
+    if (verdict !== ALLOW) return verdict;
     if (database.isJournalActive && !hasSpaceForRecord(database, offset, data)) return ENOSPC;
-    if (!database.isWalActive) database.noteWrite(offset, data.length);
+    if (database.isWalActive) database.dirtyFile.noteWriteUnderWal(offset, data.length);
+    else database.dirtyFile.noteWrite(offset, data.length);
     return ALLOW;
   }
 
@@ -94,8 +95,10 @@ export class PrimaryFiles implements DatabaseHooks {
     if (role === 'journal') return size === 0 ? this.#finalize(database) : ALLOW;
     if (role === 'wal' && database.tracker.isBehind) return this.#waitFor(database);
     if (role === 'wal') return size < database.tracker.committedEnd ? this.#beforeWalReset(database) : ALLOW;
-    if (database.isHeld('file-write')) return database.waits;
-    if (!database.isWalActive && !database.isJournalActive) database.noteWrite(size, 1);
+    const verdict = this.#beforeFileWrite(database);
+    if (verdict !== ALLOW) return verdict;
+    if (database.isWalActive) database.dirtyFile.noteCutUnderWal(size);
+    else if (!database.isJournalActive) database.dirtyFile.noteWrite(size, 1);
     return ALLOW;
   }
 
@@ -158,7 +161,7 @@ export class PrimaryFiles implements DatabaseHooks {
     const file = this.#find(inode);
     if (file?.role !== 'main') return;
     const {database} = file;
-    if (database.isBusy && !database.isJournalActive) database.owe();
+    if (database.isBusy && !database.isJournalActive) database.dirtyFile.isOwed = true;
     this.#captureFile(database);
   }
 
@@ -206,6 +209,16 @@ export class PrimaryFiles implements DatabaseHooks {
     return file;
   }
 
+  #beforeFileWrite(database: CapturedDatabase): Verdict {
+    if (database.isHeld('file-write')) {
+      const refusal = this.#retried(database);
+      if (refusal !== ALLOW) return refusal;
+    }
+    // Frames that nobody has checked may hold the page that a checkpoint is about to write.
+    const isBehind = database.isWalActive && database.tracker.isBehind;
+    return isBehind || database.isHeld('file-write') ? this.#waitFor(database) : ALLOW;
+  }
+
   #beforeWalWrite(database: CapturedDatabase, offset: number, data: Buffer): Verdict {
     const refusal = this.#retried(database);
     if (refusal !== ALLOW) return refusal;
@@ -242,7 +255,7 @@ export class PrimaryFiles implements DatabaseHooks {
       return database.isJournalActive ? this.#finalize(database) : ALLOW;
     }
     if (database.finalization === 'ready') database.withdraw();
-    database.isJournalActive = true;
+    if (offset === 0 && looksHot(data)) database.isJournalActive = true;
     database.journalEnd = Math.max(database.journalEnd, offset + data.length);
     if (offset === 0) database.journalPageSize = journalPageSize(data) || database.journalPageSize;
     return ALLOW;
@@ -294,6 +307,10 @@ export class PrimaryFiles implements DatabaseHooks {
     tracker.reset();
     database.files.walGone();
     if (pgnos.length === 0 || database.store === undefined) return;
+    if (database.isDirty) {
+      database.noteUnknown(); // Somebody is putting another file in its place: it is captured when it is whole.
+      return;
+    }
     database.captureAfterWal(pgnos);
     this.#databases.schedule(database);
   }

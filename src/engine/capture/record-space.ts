@@ -14,9 +14,9 @@ const MARGIN_BYTES = 256 * 1024;
  */
 export function hasSpaceForRecord(database: CapturedDatabase, offset: number, data: Buffer): boolean {
   const pageSize = database.store?.checksums.pageSize || database.journalPageSize;
-  const pagesWritten = database.dirty?.count ?? 0;
+  const pagesWritten = database.dirtyFile.pages?.count ?? 0;
   if (pageSize === 0 || pagesWritten % PAGES_PER_LOOK !== 0) return true;
-  if (database.isPageDirty(Math.floor(offset / pageSize) + 1)) return true;
+  if (database.dirtyFile.has(Math.floor(offset / pageSize) + 1)) return true;
   const {files} = database;
   const {bavail, bsize} = statfsSync(files.path);
   // What is in the journal is about to be written; until the next look as much again may be, to the file and the record.

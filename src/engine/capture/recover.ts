@@ -1,7 +1,10 @@
 import {closeSync, fstatSync, openSync, readSync} from 'node:fs';
-import {isZeroedJournalHeader, JOURNAL_HEADER_SIZE} from '../../sqlite/journal.ts';
+import {JOURNAL_HEADER_SIZE, looksHot} from '../../sqlite/journal.ts';
 import type {CapturedDatabase} from './captured-database.ts';
 import {journalPageSize} from './plans.ts';
+
+/** Larger records are not read at a start: all pages are looked at instead, in the background. */
+const RECORD_LOOKED_AT_SIZE_MAX = 64 * 1024 * 1024;
 
 /** How the database was left: by whom it may have been changed without our seeing it. */
 export type LeftBehind =
@@ -30,15 +33,10 @@ export function readJournalHeader(path: string): Uint8Array | undefined {
   }
 }
 
-/** Whether the journal belongs to a transaction that is not over: PERSIST leaves one whose header is zeroed. */
-export function isJournalInUse(header: Uint8Array | undefined): boolean {
-  return header !== undefined && header.length > 0 && !isZeroedJournalHeader(header);
-}
-
 /** Takes note of a rollback journal that is there already. */
 export function noteJournal(database: CapturedDatabase): void {
   const journal = readJournalHeader(`${database.files.path}-journal`);
-  database.isJournalActive = isJournalInUse(journal);
+  database.isJournalActive = journal !== undefined && looksHot(journal);
   if (journal !== undefined) database.journalPageSize = journalPageSize(journal);
 }
 
@@ -68,7 +66,12 @@ export function recoverDatabase(database: CapturedDatabase, left: LeftBehind): v
     tracker.load(walSize, last.walOffset);
     database.recaptureWal(last.walOffset + last.walSize, database.pagesOfLastRecord());
   } else if (isLogged) tracker.load(walSize, last.walOffset + last.walSize);
-  database.noteWal([]); // A file that was written without a journal is captured when it is flushed or quiet.
+  else if (left === 'daemon-died' && last !== undefined && last.walSize > 0) {
+    // As there, but the WAL was begun anew, or is gone.
+    if (last.size > RECORD_LOOKED_AT_SIZE_MAX) database.noteUnknown();
+    else database.undone.add(database.pagesOfLastRecord());
+  }
+  database.noteWal(); // A file that was written without a journal is captured when it is flushed or quiet.
 }
 
 /** Every page has to be looked at, but not while a transaction is open: its journal brings the old pages back, or goes. */
@@ -76,12 +79,7 @@ function recoverUnknown(database: CapturedDatabase): void {
   const {files, tracker, store} = database;
   tracker.load(files.walSize, 0);
   while (tracker.next() !== undefined); // Checks every frame: the disk may have lost some. What is there is compared as a whole.
-  if (database.isJournalActive && isJournalHot(files.path)) database.noteUnknown();
+  if (database.isJournalActive) database.noteUnknown();
   else if (store !== undefined || tracker.committedCount > 0) database.captureAll();
   else database.noteUnknown(); // Perhaps somebody is just copying it here.
-}
-
-/** Whether pages may have been written under the journal: before it is flushed its first byte is 0, and SQLite ignores it. */
-function isJournalHot(path: string): boolean {
-  return (readJournalHeader(`${path}-journal`)?.[0] ?? 0) !== 0;
 }

@@ -60,7 +60,7 @@ export class SnapshotReader {
   next(): PageRun | undefined {
     if (!this.#followWal()) return IDLE;
     if (this.#pgno <= this.start.pageCount) return this.#nextRun();
-    const index = this.#again.findIndex(pgno => !this.#database.isPageDirty(pgno));
+    const index = this.#again.findIndex(pgno => !this.#database.dirtyFile.has(pgno));
     if (index < 0) return this.#again.length > 0 ? IDLE : undefined;
     const [pgno] = this.#again.splice(index, 1);
     const pages = new Uint8Array(this.start.pageSize);
@@ -85,7 +85,7 @@ export class SnapshotReader {
   #overlay(pgno: number, page: Uint8Array): void {
     const frame = this.#frames.get(pgno);
     if (frame !== undefined) readFramePage(this.#database.files, frame, page);
-    else if (this.#database.isPageDirty(pgno)) this.#again.push(pgno);
+    else if (this.#database.dirtyFile.has(pgno)) this.#again.push(pgno);
   }
 
   #read(pgno: number, page: Uint8Array): void {

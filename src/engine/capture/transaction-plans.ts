@@ -32,13 +32,13 @@ export class TransactionPlans {
     this.#options = options;
   }
 
-  /** A transaction in the WAL; the pages in `undone` go along as they are before it, where it does not write them. */
-  *wal(transaction: WalTransaction, undone: readonly number[]): PlanSlices {
+  /** A transaction in the WAL; the pages in `others` go along as they are before it, where it does not write them. */
+  *wal(transaction: WalTransaction, others: readonly Iterable<number>[]): PlanSlices {
     const {tracker, files} = this.#options;
     const common = this.#common(tracker.pageSize);
     const {first, end, commit} = transaction;
     const cursor = new PageCursor();
-    yield* cursor.add(undone);
+    for (const pgnos of others) yield* cursor.add(pgnos);
     yield* cursor.add(tracker.pgnosOf(first, end), first);
     cursor.advance();
     return {
@@ -55,42 +55,33 @@ export class TransactionPlans {
     };
   }
 
-  /** The dirty pages of the database file. */
-  *file(isWalActive: boolean): PlanSlices {
-    const {files, dirty: dirtyPages} = this.#options;
-    const dirty = dirtyPages();
-    if (dirty === undefined || dirty.isUnknown || isWalActive)
-      return yield* this.scan(this.#options.tracker.committedCount);
-    const shape = this.#shape();
-    if (shape === undefined) return undefined;
-    const common = this.#common(shape.pageSize);
-    const cursor = yield* PageCursor.over(dirty.pages());
-    return {
-      ...common,
-      commit: shape.pageCount,
-      pgnos: pagesOfCommit(cursor, this.#countBefore(shape.pageSize), shape.pageCount, common.lockPgno),
-      readPage: (pgno, target) => files.readMainPage(pgno, target),
-      wal: undefined,
-    };
+  /** The dirty pages of the database file, as `pages`. */
+  *file(committedCount: number): PlanSlices {
+    const dirty = this.#options.dirty();
+    return dirty === undefined || dirty.isUnknown
+      ? yield* this.scan(committedCount)
+      : yield* this.pages([dirty.pages()], committedCount);
   }
 
-  /** The pages `pgnos`, in whichever file they are. */
-  *pages(pgnos: Iterable<number>): PlanSlices {
+  /** The pages `pgnos`, in whichever file they are, as of the first `committedCount` frames of the WAL. */
+  *pages(pgnos: readonly Iterable<number>[], committedCount: number): PlanSlices {
     const {tracker, files} = this.#options;
-    const shape = this.#shape();
+    const shape = this.#shape(committedCount);
     if (shape === undefined) return undefined;
     const common = this.#common(shape.pageSize);
-    const cursor = yield* PageCursor.over(pgnos);
+    const cursor = new PageCursor();
+    for (const some of pgnos) yield* cursor.add(some);
+    cursor.advance();
     return {
       ...common,
       commit: shape.pageCount,
       pgnos: pagesOfCommit(cursor, this.#countBefore(shape.pageSize), shape.pageCount, common.lockPgno),
       readPage: (pgno, target) => {
-        const frame = tracker.findFrame(pgno, tracker.committedCount);
+        const frame = tracker.findFrame(pgno, committedCount);
         if (frame >= 0) readFramePage(files, frame, target);
         else files.readMainPage(pgno, target);
       },
-      wal: undefined,
+      wal: committedCount > 0 ? walPlace(tracker, 0, committedCount) : undefined,
     };
   }
 
@@ -120,7 +111,7 @@ export class TransactionPlans {
   }
 
   /** Shape of what a reader would see: of the file, or of the last commit in the WAL. */
-  #shape(committedCount = this.#options.tracker.committedCount): FileShape | undefined {
+  #shape(committedCount: number): FileShape | undefined {
     const {tracker, files, store, journalPageSize} = this.#options;
     if (committedCount > 0) return {pageSize: tracker.pageSize, pageCount: tracker.commitAt(committedCount)};
     return fileShape(files, tracker.pageSize || journalPageSize() || (store()?.checksums.pageSize ?? 0));

@@ -9,6 +9,7 @@ import {
   WAL_FRAME_HEADER_SIZE,
   WAL_HEADER_SIZE,
 } from '../../sqlite/wal.ts';
+import {PageSet} from './page-set.ts';
 
 /** Reads bytes of the backing -wal into `target`. Returns how many there were. */
 export type ReadWal = (target: Uint8Array, position: number) => number;
@@ -23,7 +24,7 @@ export interface WalTransaction {
 
 const READ_BYTES_MAX = 256 * 1024;
 const FRAMES_MIN = 1024;
-const NONE: readonly number[] = [];
+const NONE: Uint32Array = new Uint32Array(0);
 
 /**
  * Follows what apps write to a -wal and tells the transactions in it. A transaction is committed when a frame
@@ -39,6 +40,8 @@ export class WalTracker {
   #sums = new Uint32Array(2 * FRAMES_MIN);
   #validCount = 0;
   #committedCount = 0;
+  /** Where the last committed transaction begins. */
+  #lastFirst = 0;
   #writtenEnd = 0;
   /** The first frame that is not valid was checked: there is nothing new before it is written again. */
   #isStuck = false;
@@ -47,6 +50,9 @@ export class WalTracker {
   /** Frames that are in `#buffer` as they are in the file. */
   #bufferFirst = 0;
   #bufferCount = 0;
+  /** The pages of the first `#heldCount` committed frames. */
+  readonly #held = new PageSet();
+  #heldCount = 0;
 
   constructor(read: ReadWal) {
     this.#read = read;
@@ -126,46 +132,61 @@ export class WalTracker {
     return -1;
   }
 
+  /** Whether a committed frame holds the page. */
+  holds(pgno: number): boolean {
+    for (; this.#heldCount < this.#committedCount; this.#heldCount++)
+      this.#held.add(this.#pgnos[this.#heldCount]);
+    return this.#held.has(pgno);
+  }
+
   /** The file is gone or empty. */
   reset(): void {
     this.#bufferCount = 0;
     this.#header = undefined;
-    this.#validCount = 0;
-    this.#committedCount = 0;
+    this.#forgetFrom(0);
     this.#writtenEnd = 0;
     this.#isStuck = false;
   }
 
   /**
-   * Takes note of a write of `size` bytes at `offset`. Returns the page numbers of committed frames that it wrote
-   * over under the same salts: their writer died before it published them, so they never were.
+   * Takes note of a write of `size` bytes at `offset`. Returns the pages of transactions that may never have been, since
+   * their writer died before it published them: of those whose frames it wrote over under the same salts, and of the last
+   * one where other salts begin the WAL anew. Of that one everything is in the database file, or nothing.
    */
-  wrote(offset: number, size: number): readonly number[] {
+  wrote(offset: number, size: number): Uint32Array {
     this.#bufferCount = 0;
-    if (offset < WAL_HEADER_SIZE) this.#readHeader();
+    const last = offset < WAL_HEADER_SIZE ? this.#readHeader() : NONE;
     this.#writtenEnd = Math.max(this.#writtenEnd, offset + size);
-    if (this.#header === undefined || offset + size <= WAL_HEADER_SIZE) return NONE;
+    if (this.#header === undefined || offset + size <= WAL_HEADER_SIZE) return last;
     const touched = Math.max(0, Math.floor((offset - WAL_HEADER_SIZE) / this.#frameSize));
     if (touched <= this.#validCount) this.#isStuck = false;
     if (touched >= this.#committedCount) {
       this.#validCount = Math.min(this.#validCount, touched);
-      return NONE;
+      return last;
     }
-    const undone: number[] = [];
-    for (let frame = touched; frame < this.#committedCount; frame++) undone.push(this.#pgnos[frame]);
-    this.#committedCount = touched;
-    this.#validCount = Math.min(this.#validCount, touched);
+    const undone = this.#pgnos.slice(touched, this.#committedCount);
+    this.#forgetFrom(touched);
     return undone;
   }
 
+  /** The frames from `count` on are not valid any more. */
+  #forgetFrom(count: number): void {
+    this.#validCount = Math.min(this.#validCount, count);
+    this.#committedCount = Math.min(this.#committedCount, count);
+    this.#lastFirst = Math.min(this.#lastFirst, count);
+    if (this.#heldCount <= this.#committedCount) return;
+    this.#held.clear();
+    this.#heldCount = 0;
+  }
+
   /** The file was cut to `size` bytes. */
-  truncated(size: number): readonly number[] {
+  truncated(size: number): Uint32Array {
     this.#writtenEnd = Math.min(this.#writtenEnd, size);
     if (size < WAL_HEADER_SIZE) {
       this.reset();
-      return [];
+      return NONE;
     }
-    return this.#header === undefined || size >= this.committedEnd ? [] : this.wrote(size, 0);
+    return this.#header === undefined || size >= this.committedEnd ? NONE : this.wrote(size, 0);
   }
 
   /** Goes on from a known state after a restart: `capturedEnd` bytes of the WAL with these salts are in the log already. */
@@ -175,7 +196,12 @@ export class WalTracker {
     this.#writtenEnd = walSize;
     if (this.#header === undefined) return;
     const known = Math.floor((Math.min(capturedEnd, walSize) - WAL_HEADER_SIZE) / this.#frameSize);
-    for (let frame = 0; frame < known; frame++) this.#adopt(frame);
+    let first = 0;
+    for (let frame = 0; frame < known; frame++) {
+      if (!this.#adopt(frame)) continue;
+      this.#lastFirst = first;
+      first = frame + 1;
+    }
     this.#validCount = Math.max(0, known);
     this.#committedCount = this.#validCount;
   }
@@ -215,6 +241,7 @@ export class WalTracker {
       const commit = readU32be(bytes, at + 4);
       if (commit === 0) continue;
       const first = this.#committedCount;
+      this.#lastFirst = first;
       this.#committedCount = this.#validCount;
       return {first, end: this.#validCount, commit};
     }
@@ -246,8 +273,8 @@ export class WalTracker {
     this.#sums = sums;
   }
 
-  /** A frame that was captured before: its header says the checksum that the next one goes on from. */
-  #adopt(frame: number): void {
+  /** A frame that was captured before: its header says the checksum that the next one goes on from. Returns whether it commits. */
+  #adopt(frame: number): boolean {
     const bytes = new Uint8Array(WAL_FRAME_HEADER_SIZE);
     this.#read(bytes, frameOffset(frame, this.pageSize));
     const header = decodeWalFrameHeader(bytes);
@@ -255,6 +282,7 @@ export class WalTracker {
     this.#running[1] = header.checksum2;
     this.#validCount = frame;
     this.#push(header.pgno);
+    return header.commit !== 0;
   }
 
   #readFrames(frame: number, count: number): Uint8Array {
@@ -269,8 +297,8 @@ export class WalTracker {
     return bytes;
   }
 
-  /** A new header with other salts starts a new generation; the old frames are void. */
-  #readHeader(): void {
+  /** A new header with other salts starts a new generation; the old frames are void. Returns the pages of the last transaction in them. */
+  #readHeader(): Uint32Array {
     const bytes = new Uint8Array(WAL_HEADER_SIZE);
     const old = this.#header;
     try {
@@ -281,9 +309,10 @@ export class WalTracker {
     }
     this.#isStuck = false;
     const isSame = old !== undefined && this.#header?.salt1 === old.salt1 && this.#header.salt2 === old.salt2;
-    if (isSame) return;
-    this.#validCount = 0;
-    this.#committedCount = 0;
+    if (isSame) return NONE;
+    const last = this.#pgnos.slice(this.#lastFirst, this.#committedCount);
+    this.#forgetFrom(0);
     this.#writtenEnd = 0;
+    return last;
   }
 }

@@ -93,6 +93,8 @@ export class FsClient {
     }
     const pending = this.#answers.get(event.request);
     this.#answers.delete(event.request);
-    pending?.resolve(event.answer);
+    if (event.answer.kind === 'failed')
+      pending?.reject(new Error('Cannot answer: the disk failed', {cause: event.answer.error}));
+    else pending?.resolve(event.answer);
   }
 }
