@@ -72,16 +72,17 @@ export class FsPrimary {
     this.files = new PrimaryFiles(inodes, this.#databases);
   }
 
-  /** Recovers what was in use, then tells main of all databases. */
-  start(): void {
+  /** Recovers what was in use, then tells main of all databases. Calls `gotOn` after each of them. */
+  start(gotOn: () => void): void {
     const {catalog, outbox} = this.#options;
-    this.#databases.recoverActive();
+    this.#databases.recoverActive(gotOn);
     const databases: DatabaseInfo[] = [];
     for (const [id, name] of catalog.entries()) {
       const store = this.#databases.loadedById(id)?.store;
       const summary = store === undefined ? catalog.summaryOf(id) : summaryOf(store);
       const found = summary ?? this.#summaryByOpening(id);
       if (found !== undefined) databases.push({id, name, ...found});
+      gotOn();
     }
     outbox.add({type: 'ready', databases, dropped: [...catalog.dropped]});
   }
