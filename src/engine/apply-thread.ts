@@ -16,7 +16,7 @@ import {Catalog} from './catalog.ts';
 import {type DataPaths, dataPaths, diskThatCrashesAt} from './data-directory.ts';
 import {summaryOf} from './database-store.ts';
 import {ActiveMarks} from './follow/active-marks.ts';
-import {DatabaseFiles} from './follow/database-files.ts';
+import {DatabaseFiles, finishRename} from './follow/database-files.ts';
 import {type FollowContext, FollowedDatabase, positionAfter} from './follow/followed-database.ts';
 import {IncomingTransfer} from './follow/large-transfer.ts';
 import type {DatabaseInfo} from './messages.ts';
@@ -49,7 +49,7 @@ class ApplyThread {
     const lockBytes = new LockBytes(data.pendingByte);
     const lockPgno = (pageSize: number) => lockBytes.lockPgno(pageSize);
     this.#catalog = Catalog.open(disk, this.#paths.catalog);
-    this.#files = new DatabaseFiles(data.mountDirectory, this.#paths.files);
+    this.#files = new DatabaseFiles(disk, data.mountDirectory, this.#paths.files);
     this.#marks = new ActiveMarks(data.dataDirectory);
     for (const name of readdirSync(this.#paths.incoming))
       rmSync(join(this.#paths.incoming, name), {recursive: true, force: true});
@@ -247,6 +247,7 @@ class ApplyThread {
     if (this.#isReleased)
       throw Object.assign(new Error('Cannot apply: the mount is being released'), {code: 'APPLY_CANCELLED'});
     this.#marks.set(id);
+    finishRename(id, this.#catalog, this.#files);
     return database;
   }
 
@@ -260,19 +261,28 @@ class ApplyThread {
   }
 
   #create(id: string, name: string): undefined {
-    const moved = this.#files.makeRoom(name, Date.now());
-    if (moved !== undefined)
-      this.#log('warn', 'local file had the name of a database; renamed it', {name, moved});
+    this.#makeRoom(name);
     this.#catalog.set(id, name);
     this.#changed(this.#add(id, name, false));
   }
 
+  #makeRoom(name: string): void {
+    const holder = this.#catalog.idOf(name);
+    if (holder !== undefined) throw new Error(`Cannot take name "${name}": database ${holder} has it`);
+    const moved = this.#files.makeRoom(name, Date.now());
+    if (moved !== undefined)
+      this.#log('warn', 'local file had the name of a database; renamed it', {name, moved});
+  }
+
   #rename(id: string, name: string): undefined {
     const database = this.#open(id);
-    database.detach();
-    this.#files.rename(database.name, name);
-    this.#catalog.set(id, name);
-    database.name = name;
+    if (database.name !== name) {
+      database.detach();
+      this.#makeRoom(name);
+      this.#catalog.beginRename(id, name);
+      database.name = name;
+      finishRename(id, this.#catalog, this.#files);
+    }
     this.#changed(database);
     this.#attachSoon(id);
   }
@@ -351,6 +361,7 @@ class ApplyThread {
       if (database === undefined || this.#isReleased) return;
       this.#marks.set(id);
       try {
+        finishRename(id, this.#catalog, this.#files);
         await this.#retry(-1, () => database.attach());
         this.#changed(database);
       } catch (error) {
@@ -366,6 +377,7 @@ class ApplyThread {
     this.#keepAwake.tick();
     const now = performance.now();
     for (const database of this.#databases.values()) {
+      if (this.#catalog.formerNames.has(database.id)) continue;
       try {
         database.maintain(now);
       } catch (error) {

@@ -9,6 +9,7 @@ import type {Catalog} from './catalog.ts';
 import {dataPaths} from './data-directory.ts';
 import {type StoreContext, summaryOf} from './database-store.ts';
 import type {Flusher} from './flusher.ts';
+import {DatabaseFiles, finishRename} from './follow/database-files.ts';
 import type {DatabaseInfo, FsAnswer, FsCommand, FsQuestion, FsThreadData, LogMessage} from './messages.ts';
 import type {WaitList} from './mount/database-hooks.ts';
 import type {InodeTable} from './mount/inode-table.ts';
@@ -75,6 +76,7 @@ export class FsPrimary {
   /** Recovers what was in use, then tells main of all databases. Calls `gotOn` after each of them. */
   start(gotOn: () => void): void {
     const {catalog, outbox} = this.#options;
+    this.#finishRenames();
     this.#databases.recoverActive(gotOn);
     const databases: DatabaseInfo[] = [];
     for (const [id, name] of catalog.entries()) {
@@ -85,6 +87,14 @@ export class FsPrimary {
       gotOn();
     }
     outbox.add({type: 'ready', databases, dropped: [...catalog.dropped]});
+  }
+
+  /** What the apply thread left in the middle of a rename, when this node still was a follower. No request is served yet. */
+  #finishRenames(): void {
+    const {data, store, catalog} = this.#options;
+    const {files} = dataPaths(data.dataDirectory);
+    const databaseFiles = new DatabaseFiles(store.disk, files, files);
+    for (const id of catalog.formerNames.keys()) finishRename(id, catalog, databaseFiles);
   }
 
   work(): boolean {

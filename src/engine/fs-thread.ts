@@ -163,6 +163,9 @@ class FsThread implements SessionHandler {
       case 'followed':
         this.#followed?.add(command.id, command.name);
         return true;
+      case 'moving':
+        this.#followed?.moving(command.id, command.name);
+        return true;
       case 'attached':
         this.#followed?.attached(command.id);
         return true;
