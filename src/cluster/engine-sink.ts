@@ -65,6 +65,7 @@ export class EngineSink implements ReplicationSink {
   }
 
   async rename(id: string, name: string): Promise<void> {
+    this.#options.fs.send({type: 'moving', id, name});
     await this.#options.apply.ask({type: 'rename', id, name});
     this.#options.fs.send({type: 'followed', id, name});
   }

@@ -1,4 +1,5 @@
-import {type FileHandle, open, rm} from 'node:fs/promises';
+import {type FileHandle, open, readdir, rm} from 'node:fs/promises';
+import {basename, dirname, join} from 'node:path';
 import {Worker} from 'node:worker_threads';
 import type {FsClient} from '../engine/client/fs-client.ts';
 import type {CompactWorkerData} from '../engine/compact-worker.ts';
@@ -6,6 +7,7 @@ import type {DatabaseInfo, FsEvent, LocatedEntry} from '../engine/messages.ts';
 import {EMPTY_POSITION, type Position, type Txid, toTxid} from '../ltx/position.ts';
 import type {
   Agreement,
+  CatchUpChoice,
   DatabaseState,
   FuzzySnapshot,
   LogPart,
@@ -85,7 +87,12 @@ export class EngineSource implements ReplicationSource {
     return (await this.#options.fs.ask<'agrees'>({kind: 'agrees', id, position, term})).agreement;
   }
 
-  async catchUp(id: string, after: Txid, signal: AbortSignal): Promise<LogPart | undefined> {
+  async catchUp(
+    id: string,
+    after: Txid,
+    choice: CatchUpChoice,
+    signal: AbortSignal,
+  ): Promise<LogPart | undefined> {
     const {entries} = await this.#options.fs.ask<'entries'>({
       kind: 'entries',
       id,
@@ -105,11 +112,18 @@ export class EngineSource implements ReplicationSource {
     const {minTxid} = first.entry;
     const size = entries.reduce((sum, {entry}) => sum + entry.size, 0);
     // A log that is longer than the database costs more than a copy of that.
-    if (size > VERBATIM_BYTES_MAX && size > this.#sizeOf(id)) return undefined;
-    if (size <= VERBATIM_BYTES_MAX || entries.length === 1)
-      return {minTxid, maxTxid, size, chunks: readEntries(entries)};
-    const compacted = await this.#compact(entries, signal);
-    return {minTxid, maxTxid, size: compacted.size, chunks: readAndRemove(compacted.path, compacted.size)};
+    if (choice === 'cheapest' && size > VERBATIM_BYTES_MAX && size > this.#sizeOf(id)) return undefined;
+    if (size <= VERBATIM_BYTES_MAX || entries.length === 1) {
+      const chunks = readEntries(entries);
+      return {minTxid, maxTxid, size, chunks, close: async () => void (await chunks.return())};
+    }
+    const {handle, size: compactedSize} = await this.#compact(entries, signal);
+    const chunks = readPart(handle, 0, compactedSize);
+    const close = async () => {
+      await chunks.return();
+      await handle.close();
+    };
+    return {minTxid, maxTxid, size: compactedSize, chunks, close};
   }
 
   async snapshot(id: string, signal: AbortSignal): Promise<FuzzySnapshot | undefined> {
@@ -198,34 +212,39 @@ export class EngineSource implements ReplicationSource {
     for (const listener of this.#listeners) listener(event);
   }
 
+  /** Nothing is left of it under any name: the result lives as long as its handle. */
   async #compact(
     entries: readonly LocatedEntry[],
     signal: AbortSignal,
-  ): Promise<{path: string; size: number}> {
-    const {compress, pendingByte, temporaryPrefix} = this.#options;
+  ): Promise<{handle: FileHandle; size: number}> {
+    signal.throwIfAborted();
+    const {compress, pendingByte} = this.#options;
+    const temporaryPrefix = `${this.#options.temporaryPrefix}${++this.#temporaryCount}`;
     const workerData: CompactWorkerData = {
       records: entries.map(({entry, path}) => ({path, offset: entry.offset, size: entry.size})),
       compress,
       pendingByte,
-      temporaryPrefix: `${temporaryPrefix}${++this.#temporaryCount}`,
+      temporaryPrefix,
     };
     const worker = new Worker(new URL('../engine/compact-worker.js', import.meta.url), {workerData});
     const stop = () => void worker.terminate();
     signal.addEventListener('abort', stop, {once: true});
     try {
-      return await new Promise((resolve, reject) => {
+      const {path, size} = await new Promise<{path: string; size: number}>((resolve, reject) => {
         worker.once('message', resolve);
         worker.once('error', reject);
         worker.once('exit', () => reject(new Error('Cannot compact records: stopped')));
       });
+      return {handle: await open(path, 'r'), size};
     } finally {
       signal.removeEventListener('abort', stop);
+      await removeByPrefix(`${temporaryPrefix}.`);
     }
   }
 }
 
 /** Records as they stand in the segments, back to back. A segment that was dropped meanwhile fails the transfer, which is asked for again. */
-async function* readEntries(entries: readonly LocatedEntry[]): AsyncGenerator<Uint8Array> {
+async function* readEntries(entries: readonly LocatedEntry[]): AsyncGenerator<Uint8Array, void, undefined> {
   let handle: FileHandle | undefined;
   let openPath = '';
   try {
@@ -242,17 +261,11 @@ async function* readEntries(entries: readonly LocatedEntry[]): AsyncGenerator<Ui
   }
 }
 
-async function* readAndRemove(path: string, size: number): AsyncGenerator<Uint8Array> {
-  const handle = await open(path, 'r');
-  try {
-    yield* readPart(handle, 0, size);
-  } finally {
-    await handle.close();
-    await rm(path, {force: true});
-  }
-}
-
-async function* readPart(handle: FileHandle, offset: number, size: number): AsyncGenerator<Uint8Array> {
+async function* readPart(
+  handle: FileHandle,
+  offset: number,
+  size: number,
+): AsyncGenerator<Uint8Array, void, undefined> {
   for (let done = 0; done < size; ) {
     const chunk = new Uint8Array(Math.min(CHUNK_BYTES_MAX, size - done));
     const {bytesRead} = await handle.read(chunk, 0, chunk.length, offset + done);
@@ -260,4 +273,10 @@ async function* readPart(handle: FileHandle, offset: number, size: number): Asyn
     yield chunk.subarray(0, bytesRead);
     done += bytesRead;
   }
+}
+
+async function removeByPrefix(prefix: string): Promise<void> {
+  const folder = dirname(prefix);
+  for (const name of await readdir(folder))
+    if (name.startsWith(basename(prefix))) await rm(join(folder, name), {force: true});
 }

@@ -49,7 +49,12 @@ export interface LogPart {
   readonly size: number;
   /** Each at most `PAYLOAD_SIZE_MAX` bytes, and not changed before the next one is asked for. */
   readonly chunks: AsyncIterable<Uint8Array>;
+  /** Gives back what stands behind `chunks`, whether they were read or not. Whoever got the part calls it once. */
+  close(): Promise<void>;
 }
+
+/** `cheapest`: nothing, where a copy of the database is shorter. `log`: the log, however long, since only that will do. */
+export type CatchUpChoice = 'cheapest' | 'log';
 
 /** A copy of a database's pages, read while writes go on. */
 export interface FuzzySnapshot {
@@ -62,6 +67,8 @@ export interface FuzzySnapshot {
   readonly chunks: AsyncIterable<{readonly pgno: number; readonly pages: Uint8Array}>;
   /** Once all chunks are read: no page is newer than this, so the log from `from` to here makes them consistent. */
   until(): Position;
+  /** Ends the reading, wherever it stands. Whoever got the snapshot calls it once. */
+  close(): Promise<void>;
 }
 
 /** What the primary's side of the streams needs to know of the databases. Implemented over the engine. */
@@ -79,10 +86,10 @@ export interface ReplicationSource {
   /**
    * The records that follow `after`, `minTxid` being `after + 1`: as they stand when they are few, one compacted record
    * when they are many. Only asked for when the database's position is past `after`. `undefined`: the log no longer
-   * reaches back that far, or the database is gone. The caller reads `chunks` to the end or calls its `return()`.
+   * reaches back that far, it is longer than `choice` allows, or the database is gone.
    */
-  catchUp(id: string, after: Txid, signal: AbortSignal): Promise<LogPart | undefined>;
-  /** `undefined`: there is no such database, or nothing in it. The caller reads or returns `chunks` as above. */
+  catchUp(id: string, after: Txid, choice: CatchUpChoice, signal: AbortSignal): Promise<LogPart | undefined>;
+  /** `undefined`: there is no such database, or nothing in it. */
   snapshot(id: string, signal: AbortSignal): Promise<FuzzySnapshot | undefined>;
   /** Up to which txid (inclusive) every connected follower has each database: the log after it is still needed. */
   setNeeded(needed: ReadonlyMap<string, Txid>): void;

@@ -13,6 +13,7 @@ export class SnapshotStream {
   #start: Extract<SnapshotEvent, {type: 'snapshot-start'}> | undefined;
   #done: Extract<SnapshotEvent, {type: 'snapshot-done'}> | undefined;
   #wake: () => void = () => undefined;
+  #isEnded = false;
 
   constructor(more: () => void, end: () => void) {
     this.#more = more;
@@ -32,11 +33,27 @@ export class SnapshotStream {
     while (this.#start === undefined && this.#done === undefined && !signal.aborted) await this.#changed();
     const start = this.#start;
     if (start === undefined) {
-      this.#end();
+      this.#close();
       return undefined;
     }
     const {from, fromTerm, pageSize, pageCount} = start;
-    return {from, fromTerm, pageSize, pageCount, chunks: this.#chunks(signal), until: () => this.#until()};
+    return {
+      from,
+      fromTerm,
+      pageSize,
+      pageCount,
+      chunks: this.#chunks(signal),
+      until: () => this.#until(),
+      close: async () => this.#close(),
+    };
+  }
+
+  /** Not left to the end of `#chunks`: a generator that was never begun has none. */
+  #close(): void {
+    if (this.#isEnded) return;
+    this.#isEnded = true;
+    this.#end();
+    this.#wake();
   }
 
   #until(): Position {
@@ -47,20 +64,17 @@ export class SnapshotStream {
   }
 
   async *#chunks(signal: AbortSignal): AsyncGenerator<PageRun> {
-    try {
-      for (;;) {
-        const run = this.#runs.shift();
-        if (run !== undefined) {
-          this.#more();
-          yield run;
-        } else if (this.#done !== undefined) {
-          this.#until();
-          return;
-        } else if (signal.aborted) throw new Error('Cannot go on with snapshot: the stream has ended');
-        else await this.#changed();
-      }
-    } finally {
-      this.#end();
+    for (;;) {
+      const run = this.#runs.shift();
+      if (run !== undefined) {
+        this.#more();
+        yield run;
+      } else if (this.#done !== undefined) {
+        this.#until();
+        return;
+      } else if (signal.aborted || this.#isEnded)
+        throw new Error('Cannot go on with snapshot: the stream has ended');
+      else await this.#changed();
     }
   }
 

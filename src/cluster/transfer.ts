@@ -27,20 +27,19 @@ export async function sendLog(
   source: ReplicationSource,
   after: Txid,
 ): Promise<TransferResult> {
-  const part = await source.catchUp(port.id, after, port.signal);
+  const part = await source.catchUp(port.id, after, 'cheapest', port.signal);
   if (part === undefined) return {at: 'too-old'};
-  const chunks = part.chunks[Symbol.asyncIterator]();
   try {
     port.signal.throwIfAborted();
     checkFollows(part, after);
     if (part.size <= PAYLOAD_SIZE_MAX) {
-      await sendSmall(port, part, chunks);
+      await sendSmall(port, part);
     } else {
       if (port.weight === 'small') return {at: 'too-large'};
-      await sendLarge(port, part, chunks);
+      await sendLarge(port, part);
     }
   } finally {
-    await chunks.return?.();
+    await part.close();
   }
   return {at: 'sent', txid: part.maxTxid};
 }
@@ -51,12 +50,11 @@ export async function sendSnapshot(port: TransferPort, source: ReplicationSource
   if (copy === undefined) return {at: 'too-old'};
   port.hold(copy.from.txid);
   const {id} = port;
-  const chunks = copy.chunks[Symbol.asyncIterator]();
   try {
     port.signal.throwIfAborted();
     const {from, fromTerm, pageSize, pageCount} = copy;
     await port.send({type: 'snapshot-begin', id, from, fromTerm, pageSize, pageCount});
-    await sendPages(port, chunks);
+    await sendPages(port, copy);
     const txid = await sendSnapshotLog(port, source, copy);
     await port.send({type: 'end', id, txid});
     return {at: 'sent', txid};
@@ -64,20 +62,16 @@ export async function sendSnapshot(port: TransferPort, source: ReplicationSource
     if (!port.signal.aborted) await port.send({type: 'abort', id});
     throw error;
   } finally {
-    await chunks.return?.();
+    await copy.close();
   }
 }
 
-async function sendPages(
-  port: TransferPort,
-  chunks: AsyncIterator<{pgno: number; pages: Uint8Array}>,
-): Promise<void> {
-  for (;;) {
-    const next = await chunks.next();
+async function sendPages(port: TransferPort, {chunks}: FuzzySnapshot): Promise<void> {
+  for await (const {pgno, pages} of chunks) {
     port.signal.throwIfAborted();
-    if (next.done) return;
-    await port.send({type: 'pages', id: port.id, pgno: next.value.pgno, bytes: next.value.pages});
+    await port.send({type: 'pages', id: port.id, pgno, bytes: pages});
   }
+  port.signal.throwIfAborted();
 }
 
 async function sendSnapshotLog(
@@ -88,49 +82,44 @@ async function sendSnapshotLog(
   const until = copy.until();
   let after = copy.from.txid;
   while (after < until.txid) {
-    const part = await source.catchUp(port.id, after, port.signal);
+    const part = await source.catchUp(port.id, after, 'log', port.signal);
     if (part === undefined) {
       throw new ClusterError(
         'CLUSTER_SOURCE',
         `Cannot finish snapshot: the log no longer reaches back to ${after}`,
       );
     }
-    checkFollows(part, after);
-    await sendChunks(port, part.chunks[Symbol.asyncIterator]());
+    try {
+      checkFollows(part, after);
+      await sendChunks(port, part);
+    } finally {
+      await part.close();
+    }
     after = part.maxTxid;
   }
   return after;
 }
 
-async function sendSmall(
-  port: TransferPort,
-  part: LogPart,
-  chunks: AsyncIterator<Uint8Array>,
-): Promise<void> {
+async function sendSmall(port: TransferPort, part: LogPart): Promise<void> {
   const bytes = new Uint8Array(part.size);
   let count = 0;
-  for (;;) {
-    const next = await chunks.next();
+  for await (const chunk of part.chunks) {
     port.signal.throwIfAborted();
-    if (next.done) break;
-    if (count + next.value.length > part.size) throw sizeMismatch(part, count + next.value.length);
-    bytes.set(next.value, count);
-    count += next.value.length;
+    if (count + chunk.length > part.size) throw sizeMismatch(part, count + chunk.length);
+    bytes.set(chunk, count);
+    count += chunk.length;
   }
+  port.signal.throwIfAborted();
   if (count !== part.size) throw sizeMismatch(part, count);
   await port.send({type: 'records', id: port.id, minTxid: part.minTxid, maxTxid: part.maxTxid, bytes});
 }
 
-async function sendLarge(
-  port: TransferPort,
-  part: LogPart,
-  chunks: AsyncIterator<Uint8Array>,
-): Promise<void> {
+async function sendLarge(port: TransferPort, part: LogPart): Promise<void> {
   const {id} = port;
   const {minTxid, maxTxid, size} = part;
   try {
     await port.send({type: 'record-begin', id, minTxid, maxTxid, size});
-    const count = await sendChunks(port, chunks);
+    const count = await sendChunks(port, part);
     if (count !== size) throw sizeMismatch(part, count);
     await port.send({type: 'end', id, txid: maxTxid});
   } catch (error) {
@@ -139,19 +128,15 @@ async function sendLarge(
   }
 }
 
-async function sendChunks(port: TransferPort, chunks: AsyncIterator<Uint8Array>): Promise<number> {
+async function sendChunks(port: TransferPort, {chunks}: LogPart): Promise<number> {
   let count = 0;
-  try {
-    for (;;) {
-      const next = await chunks.next();
-      port.signal.throwIfAborted();
-      if (next.done) return count;
-      await port.send({type: 'chunk', id: port.id, bytes: next.value});
-      count += next.value.length;
-    }
-  } finally {
-    await chunks.return?.();
+  for await (const bytes of chunks) {
+    port.signal.throwIfAborted();
+    await port.send({type: 'chunk', id: port.id, bytes});
+    count += bytes.length;
   }
+  port.signal.throwIfAborted();
+  return count;
 }
 
 function checkFollows(part: LogPart, after: Txid): void {

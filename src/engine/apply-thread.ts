@@ -1,5 +1,5 @@
 import {randomBytes} from 'node:crypto';
-import {cpSync, mkdirSync, readdirSync, rmSync} from 'node:fs';
+import {cpSync, mkdirSync, readdirSync, renameSync, rmSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {workerData} from 'node:worker_threads';
@@ -9,16 +9,17 @@ import {KeepAwake} from '../lib/keep-awake.ts';
 import {PageHasher} from '../ltx/checksum.ts';
 import {Crc64Factory} from '../ltx/crc64.ts';
 import {type ByteSource, bytesSource} from '../ltx/decoder.ts';
-import {type Position, toTxid} from '../ltx/position.ts';
+import {EMPTY_POSITION, type Position, toTxid} from '../ltx/position.ts';
 import {LockBytes} from '../sqlite/lock-bytes.ts';
 import type {ApplyCommand, ApplyEvent, ApplyRequest, ApplyThreadData} from './apply-messages.ts';
 import {Catalog} from './catalog.ts';
 import {type DataPaths, dataPaths, diskThatCrashesAt} from './data-directory.ts';
 import {summaryOf} from './database-store.ts';
 import {ActiveMarks} from './follow/active-marks.ts';
-import {DatabaseFiles} from './follow/database-files.ts';
+import {DatabaseFiles, finishRename} from './follow/database-files.ts';
 import {type FollowContext, FollowedDatabase, positionAfter} from './follow/followed-database.ts';
 import {IncomingTransfer} from './follow/large-transfer.ts';
+import type {DatabaseInfo} from './messages.ts';
 
 const BUFFER_SIZE = 1024 * 1024;
 const RETRY_MIN_MS = 0.2;
@@ -48,7 +49,7 @@ class ApplyThread {
     const lockBytes = new LockBytes(data.pendingByte);
     const lockPgno = (pageSize: number) => lockBytes.lockPgno(pageSize);
     this.#catalog = Catalog.open(disk, this.#paths.catalog);
-    this.#files = new DatabaseFiles(data.mountDirectory, this.#paths.files);
+    this.#files = new DatabaseFiles(disk, data.mountDirectory, this.#paths.files);
     this.#marks = new ActiveMarks(data.dataDirectory);
     for (const name of readdirSync(this.#paths.incoming))
       rmSync(join(this.#paths.incoming, name), {recursive: true, force: true});
@@ -67,6 +68,7 @@ class ApplyThread {
       buffer: new Uint8Array(BUFFER_SIZE),
       compact: {crc64, compress: false, lockPgno, temporaryPath: () => this.#spoolPath()},
       randomU32: () => randomBytes(4).readUInt32LE(0),
+      keepAside: (database, error) => this.#keepAside(database, error),
     };
   }
 
@@ -76,7 +78,7 @@ class ApplyThread {
     for (const [id, name] of this.#catalog.entries()) {
       const database = this.#add(id, name, inUse.has(id));
       const summary = inUse.has(id) ? undefined : this.#catalog.summaryOf(id);
-      databases.push(summary === undefined ? database.info : {id, name, ...summary});
+      databases.push(summary === undefined ? this.#infoOf(database) : {id, name, ...summary});
     }
     this.#post({type: 'databases', databases});
     for (const id of inUse) this.#attachSoon(id);
@@ -86,6 +88,32 @@ class ApplyThread {
       else void this.#serve(command.request, command.question);
     });
     setInterval(() => this.#maintain(), MAINTAIN_INTERVAL_MS);
+  }
+
+  /** One database that can't be opened now must not keep the others from being followed. */
+  #infoOf(database: FollowedDatabase): DatabaseInfo {
+    try {
+      return database.info;
+    } catch (error) {
+      if (error instanceof AssertionError) throw error;
+      const {id, name} = database;
+      this.#log('error', 'database not followed for now: its log cannot be opened', {
+        name,
+        error: (error as Error).message,
+      });
+      return {id, name, position: EMPTY_POSITION, term: 0n, pageSize: 0, commit: 0};
+    }
+  }
+
+  #keepAside({id, name, directory}: FollowedDatabase, error: Error): void {
+    const kept = join(this.#paths.lost, `${id}-${Date.now()}`);
+    mkdirSync(this.#paths.lost, {recursive: true, mode: 0o700});
+    renameSync(directory, kept);
+    this.#log('error', 'log of a database is damaged; kept it aside, a copy will come', {
+      name,
+      kept,
+      error: error.message,
+    });
   }
 
   /** Answers every question, one way or the other. Those for one database never overlap: main sees to that. */
@@ -219,6 +247,7 @@ class ApplyThread {
     if (this.#isReleased)
       throw Object.assign(new Error('Cannot apply: the mount is being released'), {code: 'APPLY_CANCELLED'});
     this.#marks.set(id);
+    finishRename(id, this.#catalog, this.#files);
     return database;
   }
 
@@ -232,19 +261,28 @@ class ApplyThread {
   }
 
   #create(id: string, name: string): undefined {
-    const moved = this.#files.makeRoom(name, Date.now());
-    if (moved !== undefined)
-      this.#log('warn', 'local file had the name of a database; renamed it', {name, moved});
+    this.#makeRoom(name);
     this.#catalog.set(id, name);
     this.#changed(this.#add(id, name, false));
   }
 
+  #makeRoom(name: string): void {
+    const holder = this.#catalog.idOf(name);
+    if (holder !== undefined) throw new Error(`Cannot take name "${name}": database ${holder} has it`);
+    const moved = this.#files.makeRoom(name, Date.now());
+    if (moved !== undefined)
+      this.#log('warn', 'local file had the name of a database; renamed it', {name, moved});
+  }
+
   #rename(id: string, name: string): undefined {
     const database = this.#open(id);
-    database.detach();
-    this.#files.rename(database.name, name);
-    this.#catalog.set(id, name);
-    database.name = name;
+    if (database.name !== name) {
+      database.detach();
+      this.#makeRoom(name);
+      this.#catalog.beginRename(id, name);
+      database.name = name;
+      finishRename(id, this.#catalog, this.#files);
+    }
     this.#changed(database);
     this.#attachSoon(id);
   }
@@ -323,6 +361,7 @@ class ApplyThread {
       if (database === undefined || this.#isReleased) return;
       this.#marks.set(id);
       try {
+        finishRename(id, this.#catalog, this.#files);
         await this.#retry(-1, () => database.attach());
         this.#changed(database);
       } catch (error) {
@@ -338,6 +377,7 @@ class ApplyThread {
     this.#keepAwake.tick();
     const now = performance.now();
     for (const database of this.#databases.values()) {
+      if (this.#catalog.formerNames.has(database.id)) continue;
       try {
         database.maintain(now);
       } catch (error) {

@@ -7,6 +7,8 @@ import {isDatabaseName} from './mount/names.ts';
 interface CatalogLine {
   readonly id: string;
   readonly name?: string;
+  /** The name before, under which files may still be: the rename is under way. */
+  readonly from?: string;
   readonly summary?: StoredSummary;
 }
 
@@ -46,6 +48,7 @@ export class Catalog {
   readonly #ids = new Map<string, string>();
   readonly #dropped = new Set<string>();
   readonly #summaries = new Map<string, StoredSummary>();
+  readonly #formerNames = new Map<string, string>();
   #fd: number;
   #size = 0;
 
@@ -98,6 +101,25 @@ export class Catalog {
     this.#append({id, name});
   }
 
+  /**
+   * Gives the database the name `name` and remembers, durably, that its files are still to be moved there; `set` with the
+   * same name says that they are.
+   */
+  beginRename(id: string, name: string): void {
+    this.#append({id, name, from: this.#names.get(id)});
+    this.sync();
+  }
+
+  /** Names that databases had before a rename that did not come to its end, by ID. */
+  get formerNames(): ReadonlyMap<string, string> {
+    return this.#formerNames;
+  }
+
+  /** Makes what was set durable. */
+  sync(): void {
+    this.#disk.sync('catalog:sync', this.#fd);
+  }
+
   /** Keeps how the database stood when it was closed. */
   summarize(id: string, {position, term, pageSize, commit}: DatabaseSummary): void {
     const name = this.#names.get(id);
@@ -105,6 +127,7 @@ export class Catalog {
     this.#append({
       id,
       name,
+      from: this.#formerNames.get(id),
       summary: {position: formatPosition(position), term: String(term), pageSize, commit},
     });
   }
@@ -132,9 +155,10 @@ export class Catalog {
     this.#apply(line);
   }
 
-  #apply({id, name, summary}: CatalogLine): void {
+  #apply({id, name, from, summary}: CatalogLine): void {
     const old = this.#names.get(id);
     if (old !== undefined && this.#ids.get(old) === id) this.#ids.delete(old);
+    this.#formerNames.delete(id);
     if (name === undefined) {
       this.#names.delete(id);
       this.#summaries.delete(id);
@@ -146,13 +170,19 @@ export class Catalog {
     this.#names.set(id, name);
     this.#ids.set(name, id);
     this.#dropped.delete(id);
+    if (from !== undefined) this.#formerNames.set(id, from);
     if (summary !== undefined) this.#summaries.set(id, summary);
   }
 
   #rewrite(): void {
     const lines = [
       ...[...this.#dropped].map(id => ({id})),
-      ...[...this.#names].map(([id, name]) => ({id, name, summary: this.#summaries.get(id)})),
+      ...[...this.#names].map(([id, name]) => ({
+        id,
+        name,
+        from: this.#formerNames.get(id),
+        summary: this.#summaries.get(id),
+      })),
     ];
     const bytes = Buffer.from(lines.map(line => `${JSON.stringify(line)}\n`).join(''));
     this.#disk.writeFileAtomic('catalog:rewrite', this.#path, bytes);
@@ -169,16 +199,15 @@ function parseLine(line: string, index: number): CatalogLine {
   } catch (cause) {
     throw new CatalogError(`Cannot read catalog: line ${index + 1} is no JSON`, {cause});
   }
-  const {id, name, summary} = parsed;
+  const {id, name, from, summary} = parsed;
   if (
     typeof id !== 'string' ||
     !isDatabaseId(id) ||
-    !(name === undefined || (typeof name === 'string' && isDatabaseName(name)))
+    ![name, from].every(value => value === undefined || (typeof value === 'string' && isDatabaseName(value)))
   ) {
     throw new CatalogError(`Cannot read catalog: line ${index + 1} names no database`);
   }
-  if (name === undefined) return {id};
-  return summary === undefined ? {id, name} : {id, name, summary};
+  return name === undefined ? {id} : {id, name, from, summary};
 }
 
 /** 32 lower-case hexadecimal digits. */

@@ -35,24 +35,43 @@ export class FollowedFiles implements DatabaseHooks {
   /** Databases whose locks the apply thread holds: no app can be in the middle of a rollback there. */
   readonly #attached = new Set<string>();
   readonly #asked = new Set<string>();
+  /** Names that databases had when the daemon before died in the middle of a rename, by ID. */
+  readonly #formerNames: Map<string, string>;
 
   constructor(options: FollowedFilesOptions) {
     this.#options = options;
-    for (const [id, name] of options.catalog.entries()) this.#names.set(name, id);
+    const {catalog} = options;
+    this.#formerNames = new Map(catalog.formerNames);
+    for (const [id, name] of this.#formerNames) this.#names.set(name, id);
+    for (const [id, name] of catalog.entries()) this.#names.set(name, id);
   }
 
+  /** The database has this name, and no other any more. */
   add(id: string, name: string): void {
-    this.remove(id);
+    this.#forgetNames(id);
+    this.#names.set(name, id);
+  }
+
+  /** Its files are about to move to this name: until `add` they are guarded under both. */
+  moving(id: string, name: string): void {
     this.#names.set(name, id);
   }
 
   attached(id: string): void {
     this.#attached.add(id);
+    const former = this.#formerNames.get(id);
+    if (former === undefined) return;
+    if (this.#names.get(former) === id) this.#names.delete(former);
+    this.#formerNames.delete(id);
   }
 
   remove(id: string): void {
     this.#attached.delete(id);
     this.#asked.delete(id);
+    this.#forgetNames(id);
+  }
+
+  #forgetNames(id: string): void {
     for (const [name, known] of this.#names) if (known === id) this.#names.delete(name);
   }
 

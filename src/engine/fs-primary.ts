@@ -9,6 +9,7 @@ import type {Catalog} from './catalog.ts';
 import {dataPaths} from './data-directory.ts';
 import {type StoreContext, summaryOf} from './database-store.ts';
 import type {Flusher} from './flusher.ts';
+import {DatabaseFiles, finishRename} from './follow/database-files.ts';
 import type {DatabaseInfo, FsAnswer, FsCommand, FsQuestion, FsThreadData, LogMessage} from './messages.ts';
 import {errnoOf} from './mount/context.ts';
 import type {WaitList} from './mount/database-hooks.ts';
@@ -73,18 +74,28 @@ export class FsPrimary {
     this.files = new PrimaryFiles(inodes, this.#databases);
   }
 
-  /** Recovers what was in use, then tells main of all databases. */
-  start(): void {
+  /** Recovers what was in use, then tells main of all databases. Calls `gotOn` after each of them. */
+  start(gotOn: () => void): void {
     const {catalog, outbox} = this.#options;
-    this.#databases.recoverActive();
+    this.#finishRenames();
+    this.#databases.recoverActive(gotOn);
     const databases: DatabaseInfo[] = [];
     for (const [id, name] of catalog.entries()) {
       const store = this.#databases.loadedById(id)?.store;
       const summary = store === undefined ? catalog.summaryOf(id) : summaryOf(store);
       const found = summary ?? this.#summaryByOpening(id);
       if (found !== undefined) databases.push({id, name, ...found});
+      gotOn();
     }
     outbox.add({type: 'ready', databases, dropped: [...catalog.dropped]});
+  }
+
+  /** What the apply thread left in the middle of a rename, when this node still was a follower. No request is served yet. */
+  #finishRenames(): void {
+    const {data, store, catalog} = this.#options;
+    const {files} = dataPaths(data.dataDirectory);
+    const databaseFiles = new DatabaseFiles(store.disk, files, files);
+    for (const id of catalog.formerNames.keys()) finishRename(id, catalog, databaseFiles);
   }
 
   work(): boolean {

@@ -87,7 +87,7 @@ class FsThread implements SessionHandler {
 
   async run(): Promise<void> {
     const {fuseFd, wakeFd, spinNs, isResuming} = this.#data;
-    this.#primary?.start();
+    this.#primary?.start(() => this.#beat());
     if (isResuming) this.#context.notifier.resend();
     if (this.#primary === undefined) this.#outbox.add({type: 'ready', databases: [], dropped: []});
     const poller = createPoller([fuseFd, wakeFd]);
@@ -136,6 +136,11 @@ class FsThread implements SessionHandler {
     this.#keepAwake.tick();
     this.#context.flusher.poll();
     this.#primary?.sweep();
+    this.#beat();
+  }
+
+  /** Tells the keeper that this thread gets on. */
+  #beat(): void {
     if (this.#data.heartbeatFd < 0) return;
     try {
       writeSync(this.#data.heartbeatFd, HEARTBEAT);
@@ -157,6 +162,9 @@ class FsThread implements SessionHandler {
         return true;
       case 'followed':
         this.#followed?.add(command.id, command.name);
+        return true;
+      case 'moving':
+        this.#followed?.moving(command.id, command.name);
         return true;
       case 'attached':
         this.#followed?.attached(command.id);

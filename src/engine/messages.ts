@@ -89,6 +89,8 @@ export type FsCommand =
   | {readonly type: 'heard'; readonly timestampMs: number}
   /** A follower's catalogue changed. */
   | {readonly type: 'followed'; readonly id: string; readonly name: string}
+  /** The files of a followed database are about to get this name; `followed` tells that they have it. */
+  | {readonly type: 'moving'; readonly id: string; readonly name: string}
   | {readonly type: 'unfollowed'; readonly id: string}
   | {readonly type: 'attached'; readonly id: string}
   | {readonly type: 'stop'};

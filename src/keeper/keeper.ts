@@ -50,6 +50,8 @@ const STANDBY_DELAY_MS = 150;
 const TICK_MS = 1000;
 const DYING_CHECK_MS = 50;
 const SILENT_TICKS_MAX = 5;
+/** Before it serves it recovers what its predecessor left, which can take long, and would take as long for the next one. */
+const STARTING_SILENT_TICKS_MAX = 120;
 const RELEASE_TIMEOUT_MS = 5000;
 const UNMOUNT_TRIES = 20;
 const UNMOUNT_RETRY_MS = 100;
@@ -223,7 +225,8 @@ export class Keeper {
     const daemon = this.#daemon;
     if (daemon === undefined || !daemon.isLoaded || this.#state !== 'running') return;
     daemon.silentTicks++;
-    if (daemon.silentTicks < SILENT_TICKS_MAX || (waitingRequests(this.#connection) ?? 1) === 0) return;
+    const ticksMax = daemon.servingSinceMs > 0 ? SILENT_TICKS_MAX : STARTING_SILENT_TICKS_MAX;
+    if (daemon.silentTicks < ticksMax || (waitingRequests(this.#connection) ?? 1) === 0) return;
     this.#options.log('error', 'daemon hangs while requests wait; replacing it', {pid: daemon.process.pid});
     daemon.process.kill('SIGKILL');
     // Not waited for: a thread of it that is stuck in the kernel is only freed by the new daemon's answers.

@@ -1,6 +1,7 @@
 import {setImmediate as turn} from 'node:timers/promises';
 import type {
   Agreement,
+  CatchUpChoice,
   DatabaseState,
   FuzzySnapshot,
   LogPart,
@@ -37,6 +38,10 @@ export class MemorySource implements ReplicationSource {
   compactAfterCount = 8;
   snapshotCount = 0;
   catchUpCount = 0;
+  /** Parts of logs and snapshots that were handed out and not closed. */
+  openCount = 0;
+  /** Bytes of records above which a copy is the cheapest. */
+  cheapestBytesMax = Number.POSITIVE_INFINITY;
   /** Runs between the steps of a snapshot: writes that go on. */
   onSnapshotStep: (id: string) => void = () => {};
   readonly #listeners = new Set<(event: SourceEvent) => void>();
@@ -156,13 +161,16 @@ export class MemorySource implements ReplicationSource {
     return record !== undefined && record.post === position.checksum && record.term === term ? 'yes' : 'no';
   }
 
-  async catchUp(id: string, after: Txid): Promise<LogPart | undefined> {
+  async catchUp(id: string, after: Txid, choice: CatchUpChoice): Promise<LogPart | undefined> {
     await turn();
     this.catchUpCount++;
     const database = this.all.get(id);
     if (database === undefined || after < database.base.position.txid) return undefined;
     const entries = database.log.filter(entry => entry.record.minTxid > after);
     if (entries.length === 0) return undefined;
+    const logSize = entries.reduce((sum, entry) => sum + entry.bytes.length, 0);
+    if (choice === 'cheapest' && logSize > this.cheapestBytesMax) return undefined;
+    this.openCount++;
     const records = entries.map(entry => entry.record);
     const bytes =
       entries.length > this.compactAfterCount
@@ -173,6 +181,7 @@ export class MemorySource implements ReplicationSource {
       maxTxid: records[records.length - 1].maxTxid,
       size: bytes.length,
       chunks: inChunks(bytes),
+      close: async () => void this.openCount--,
     };
   }
 
@@ -186,6 +195,7 @@ export class MemorySource implements ReplicationSource {
     const {pageSize} = pages;
     const run = Math.max(1, Math.floor(PAYLOAD_SIZE_MAX / pageSize));
     const onStep = () => this.onSnapshotStep(id);
+    this.openCount++;
     async function* chunks() {
       for (let pgno = 1; pgno <= pageCount; pgno += run) {
         await turn();
@@ -202,6 +212,7 @@ export class MemorySource implements ReplicationSource {
       pageCount,
       chunks: chunks(),
       until: () => database.position,
+      close: async () => void this.openCount--,
     };
   }
 

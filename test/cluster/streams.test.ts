@@ -353,8 +353,8 @@ test('a log that fails under a transfer is tried again', async () => {
   const primary = await primaryOf(source);
   const catchUp = source.catchUp.bind(source);
   let failures = 3; // The first look finds it too large for one frame.
-  source.catchUp = async (id, after) => {
-    const part = await catchUp(id, after);
+  source.catchUp = async (id, after, choice) => {
+    const part = await catchUp(id, after, choice);
     if (part === undefined || failures-- <= 0) return part;
     async function* broken() {
       yield new Uint8Array(1000);

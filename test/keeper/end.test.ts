@@ -1,4 +1,4 @@
-import {readdirSync} from 'node:fs';
+import {readdirSync, readFileSync} from 'node:fs';
 import {readFile} from 'node:fs/promises';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {afterEach, expect, test} from 'vitest';
@@ -128,6 +128,38 @@ test('a daemon that hangs (SIGSTOP) is replaced while an app writes: a pause, an
   await expectLogEqualsDatabase(node, 'a.db');
   expect(await node.stop()).toBe(0);
 });
+
+test('a daemon that takes long before it serves is left alone, although requests wait', async () => {
+  node = await TestNode.start({role: 'primary'});
+  await shell(node.path('a.db'), 'create table t(x)');
+  const spare = await loadedSpare();
+  process.kill(spare, 'SIGSTOP');
+  await node.killDaemon();
+  const waiting = shell(node.path('a.db'), 'insert into t values(1)');
+  await sleep(8000);
+  process.kill(spare, 'SIGCONT');
+  await waiting;
+  expect(node.daemonPid).toBe(spare);
+  expect(node.log).not.toContain('daemon hangs');
+});
+
+/** Waits for the keeper's second daemon to have loaded: it has nothing to do then, and no CPU time passes. */
+async function loadedSpare(): Promise<number> {
+  let [spare, cpuTicks, idleSinceMs] = [-1, '', 0];
+  await until(
+    () => {
+      const children = readFileSync(`/proc/${node.keeperPid}/task/${node.keeperPid}/children`, 'utf8');
+      spare = Number(children.split(' ').find(pid => pid !== '' && Number(pid) !== node.daemonPid) ?? -1);
+      if (spare < 0) return false;
+      const ticks = readFileSync(`/proc/${spare}/stat`, 'utf8').split(' ').slice(13, 15).join();
+      if (ticks !== cpuTicks) [cpuTicks, idleSinceMs] = [ticks, performance.now()];
+      return performance.now() - idleSinceMs > 700;
+    },
+    30_000,
+    () => 'no spare daemon',
+  );
+  return spare;
+}
 
 test('a daemon that stands still while nobody asks for anything is left alone', async () => {
   node = await TestNode.start({role: 'primary'});

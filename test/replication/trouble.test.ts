@@ -1,4 +1,5 @@
-import {cp, readdir, rm} from 'node:fs/promises';
+import {mkdirSync, readFileSync, renameSync, rmdirSync, writeFileSync} from 'node:fs';
+import {cp, readdir, readFile, rm} from 'node:fs/promises';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {afterEach, expect, test} from 'vitest';
@@ -216,6 +217,41 @@ test('a primary that lost commits which its follower has: reported, kept in lost
   expect(follower.log).toContain('this node has transactions that the primary lost');
   expect(await readdir(join(follower.data, 'lost'))).toHaveLength(1);
 });
+
+test("a follower's log that is damaged is kept in lost/ and replaced; one that can't be opened holds up no other", async () => {
+  const primary = await startPrimary();
+  const follower = await startFollower(primary);
+  const names = ['damaged.db', 'stuck.db', 'good.db'];
+  for (const name of names)
+    await shell(primary.path(name), 'pragma journal_mode=wal; create table t(x); insert into t values(1)');
+  await expectEqual(primary, follower, names);
+  await follower.killAll();
+  const base = new Map(
+    names.map(name => [name, join(follower.data, 'databases', idOf(follower, name), 'log', 'base')]),
+  );
+  const [damaged = '', stuck = ''] = base.values();
+  writeFileSync(damaged, 'no base');
+  renameSync(stuck, join(follower.data, 'base-away'));
+  mkdirSync(stuck); // EISDIR stands for whatever a disk may say.
+
+  const restarting = follower.restart();
+  for (const name of names) await shell(primary.path(name), 'insert into t values(2)');
+  await expectEqual(primary, follower, ['damaged.db', 'good.db']);
+  expect(follower.log).toMatch(/database not followed for now.*stuck\.db/);
+  expect(follower.log).not.toContain('daemon died');
+  const [lost = ''] = await readdir(join(follower.data, 'lost'));
+  expect(await readFile(join(follower.data, 'lost', lost, 'log', 'base'), 'utf8')).toBe('no base');
+
+  rmdirSync(stuck);
+  renameSync(join(follower.data, 'base-away'), stuck);
+  await restarting;
+  await expectEqual(primary, follower, names);
+});
+
+function idOf(node: TestNode, name: string): string {
+  const lines = readFileSync(join(node.data, 'catalog'), 'utf8').trim().split('\n');
+  return lines.map(line => JSON.parse(line)).findLast(line => line.name === name).id;
+}
 
 test('an empty primary never makes a follower delete anything', async () => {
   const primary = await startPrimary();

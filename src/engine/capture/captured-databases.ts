@@ -92,19 +92,21 @@ export class CapturedDatabases {
 
   /**
    * What happened since the last daemon ended is captured before anybody asks: to the databases that it left in use, and to
-   * files that are not where they were.
+   * files that are not where they were. Calls `gotOn` after each of them.
    */
-  recoverActive(): void {
+  recoverActive(gotOn: () => void): void {
     const {catalog, seals, filesDirectory} = this.#options;
     for (const missing of findMissing(catalog, seals, filesDirectory)) {
       if (missing.newName === undefined) this.#dropMissing(missing);
       else this.#renameMissing(missing, missing.newName);
+      gotOn();
     }
     this.#setAsideOrphans();
     for (const id of seals.active()) {
       const name = catalog.nameOf(id);
       if (name === undefined) seals.forget(id);
       else this.#openForRecovery(name, catalog.summaryOf(id) !== undefined);
+      gotOn();
     }
   }
 

@@ -1,4 +1,4 @@
-import {closeSync, openSync, readSync, writeSync} from 'node:fs';
+import {closeSync, openSync, readSync, rmSync, writeSync} from 'node:fs';
 import {compactLtx} from '../../ltx/compactor.ts';
 import type {Crc64Factory} from '../../ltx/crc64.ts';
 import {type ByteSource, LtxDecoder} from '../../ltx/decoder.ts';
@@ -45,6 +45,7 @@ export function compactRecords(
         const {path, size} = mergeOnce(level.slice(i, i + INPUTS_MAX), options);
         const fd = openSync(path, 'r');
         temporaries.push(fd);
+        rmSync(path); // Lives on behind `fd`, and only there.
         next.push(fileSource(fd, 0, size));
       }
       level = next;
@@ -80,6 +81,9 @@ function mergeOnce(
       lockPgno: lockPgno(inputs[0].header.pageSize),
     });
     return {path, size: position};
+  } catch (error) {
+    rmSync(path, {force: true});
+    throw error;
   } finally {
     closeSync(fd);
   }

@@ -1,7 +1,9 @@
-import {existsSync, linkSync, mkdirSync, renameSync, rmSync, unlinkSync} from 'node:fs';
+import {existsSync, linkSync, mkdirSync, rmSync} from 'node:fs';
 import {dirname, join} from 'node:path';
+import type {Disk} from '../../lib/disk.ts';
+import type {Catalog} from '../catalog.ts';
 
-/** A database's files as SQLite names them. The database itself comes last: whoever finds it finds the others gone or there. */
+/** A database's files as SQLite names them. The database itself is moved last: whoever finds it finds the others there. */
 const SUFFIXES = ['-journal', '-wal', '-shm', ''] as const;
 
 /**
@@ -9,10 +11,12 @@ const SUFFIXES = ['-journal', '-wal', '-shm', ''] as const;
  * the primary gave them.
  */
 export class DatabaseFiles {
+  readonly #disk: Disk;
   readonly #mount: string;
   readonly #backing: string;
 
-  constructor(mountDirectory: string, filesDirectory: string) {
+  constructor(disk: Disk, mountDirectory: string, filesDirectory: string) {
+    this.#disk = disk;
     this.#mount = mountDirectory;
     this.#backing = filesDirectory;
   }
@@ -29,17 +33,26 @@ export class DatabaseFiles {
     return other;
   }
 
+  /** Moves what is there; a rename that was interrupted goes on when this is called again. Durable when it returns. */
   rename(name: string, newName: string): void {
     mkdirSync(dirname(join(this.#mount, newName)), {recursive: true});
     for (const suffix of SUFFIXES) {
       if (existsSync(join(this.#backing, name + suffix)))
-        renameSync(join(this.#mount, name + suffix), join(this.#mount, newName + suffix));
+        this.#disk.rename(
+          'follow:rename',
+          join(this.#mount, name + suffix),
+          join(this.#mount, newName + suffix),
+        );
     }
+    for (const folder of new Set([name, newName].map(each => dirname(join(this.#backing, each)))))
+      if (existsSync(folder)) this.#disk.syncDirectory('follow:sync-rename', folder);
   }
 
+  /** The database goes first: without its WAL or its journal it would be something that never was. */
   remove(name: string): void {
-    for (const suffix of SUFFIXES) {
-      if (existsSync(join(this.#backing, name + suffix))) unlinkSync(join(this.#mount, name + suffix));
+    for (const suffix of SUFFIXES.toReversed()) {
+      if (existsSync(join(this.#backing, name + suffix)))
+        this.#disk.unlink('follow:unlink', join(this.#mount, name + suffix));
     }
   }
 
@@ -53,4 +66,13 @@ export class DatabaseFiles {
     }
     this.remove(name);
   }
+}
+
+/** Moves the files of a database that was given another name, if that is still to be done. Nothing else may happen to them before. */
+export function finishRename(id: string, catalog: Catalog, files: DatabaseFiles): void {
+  const [from, name] = [catalog.formerNames.get(id), catalog.nameOf(id)];
+  if (from === undefined || name === undefined) return;
+  files.rename(from, name);
+  catalog.set(id, name);
+  catalog.sync(); // Before another database may take the old name.
 }

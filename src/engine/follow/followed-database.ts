@@ -1,6 +1,7 @@
 import {closeSync, openSync, rmSync, statSync} from 'node:fs';
 import {join} from 'node:path';
 import type {KernelNotifier} from '../../fuse/notify.ts';
+import {LogError} from '../../log/error.ts';
 import {xorChecksum} from '../../ltx/checksum.ts';
 import {type ByteSource, bytesSource, measureLtx} from '../../ltx/decoder.ts';
 import {LtxError} from '../../ltx/error.ts';
@@ -30,6 +31,8 @@ export interface FollowContext extends StoreContext, CheckTools {
   readonly buffer: Uint8Array;
   readonly compact: CompactOptions;
   readonly randomU32: () => number;
+  /** Takes the folder of a database whose log can't be read out of the way, and says so. */
+  readonly keepAside: (database: FollowedDatabase, error: Error) => void;
 }
 
 /** `again`: a reader is in the way; ask a little later. */
@@ -261,10 +264,21 @@ export class FollowedDatabase {
   }
 
   #openStore(): DatabaseStore {
-    const store = DatabaseStore.open(this.#context, this.id, this.#wasInUse);
+    const store = this.#openLog();
     this.#position = new PositionFile(join(this.directory, 'position'));
     this.#applied = this.#position.read();
     return store;
+  }
+
+  /** A follower can do without its log: a damaged one is kept, and the database begins anew, as one that has nothing yet. */
+  #openLog(): DatabaseStore {
+    try {
+      return DatabaseStore.open(this.#context, this.id, this.#wasInUse);
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      this.#context.keepAside(this, error);
+      return DatabaseStore.open(this.#context, this.id, this.#wasInUse);
+    }
   }
 
   #openFiles(): FollowerDatabase {
@@ -398,6 +412,12 @@ export class FollowedDatabase {
     }
     return staged;
   }
+}
+
+/** Whether the bytes of a log or of a record in it are wrong, rather than the attempt to read them. */
+function isDamage(error: unknown): error is LogError | LtxError {
+  if (error instanceof LogError) return error.code === 'LOG_CORRUPT' || error.code === 'LOG_FOREIGN';
+  return error instanceof LtxError;
 }
 
 function part(source: ByteSource, offset: number, size: number): ByteSource {
