@@ -162,18 +162,23 @@ class ApplyThread {
     const database = this.#open(id);
     await this.#applyRecords(request, database, database.split(bytesSource(bytes)));
     database.maintain(performance.now());
-    return this.#changed(database);
+    return database.info.position;
   }
 
+  /** What is in the log is told in any case: the primary must not send it again only because the files could not follow. */
   async #applyRecords(
     request: number,
     database: FollowedDatabase,
     records: readonly ByteSource[],
   ): Promise<void> {
     try {
-      database.accept(records);
+      try {
+        database.accept(records);
+      } finally {
+        await this.#retry(request, database, () => database.finishApply());
+      }
     } finally {
-      await this.#retry(request, () => database.finishApply());
+      this.#changed(database);
     }
   }
 
@@ -183,7 +188,7 @@ class ApplyThread {
     const {info} = transfer;
     if (info.kind === 'record') {
       await this.#applyRecords(request, database, records);
-      return this.#changed(database);
+      return database.info.position;
     }
     const pageCount = transfer.mergeRecords(records, this.#context);
     const {position, term} = positionAfter(records, this.#context, {
@@ -195,29 +200,38 @@ class ApplyThread {
       {pageSize: info.pageSize, pageCount},
       position,
     );
-    await this.#retry(request, () => database.replace(transaction, position, term));
-    return this.#changed(database);
+    try {
+      await this.#retry(request, database, () => database.replace(transaction, position, term));
+    } finally {
+      this.#changed(database);
+    }
+    return database.info.position;
   }
 
   async #attach(request: number, database: FollowedDatabase): Promise<Position> {
-    await this.#retry(request, () => database.attach());
-    return this.#changed(database);
+    await this.#retry(request, database, () => database.attach());
+    this.#changed(database);
+    return database.info.position;
   }
 
-  /** Tries until no reader is in the way, as long as somebody waits for the answer. */
-  async #retry(request: number, step: () => 'done' | 'again'): Promise<void> {
+  /** Tries until no reader is in the way, as long as somebody waits for the answer and the database is there. */
+  async #retry(request: number, database: FollowedDatabase, step: () => 'done' | 'again'): Promise<void> {
     for (let pauseMs = RETRY_MIN_MS; step() === 'again'; pauseMs = Math.min(pauseMs * 2, RETRY_MAX_MS)) {
-      if (this.#cancelled.has(request))
-        throw Object.assign(new Error('Cannot apply: the stream has ended'), {code: 'APPLY_CANCELLED'});
+      if (this.#cancelled.has(request)) throw cancelled('the stream has ended');
       await sleep(pauseMs);
+      if (!this.#isServed(database)) throw cancelled('the database is gone, or the mount is being released');
     }
+  }
+
+  /** False after `#remove` and `#release`, which close it: using it would make its files anew. */
+  #isServed(database: FollowedDatabase): boolean {
+    return !this.#isReleased && this.#databases.get(database.id) === database;
   }
 
   #open(id: string): FollowedDatabase {
     const database = this.#databases.get(id);
     if (database === undefined) throw new Error(`Cannot find database ${id}: it was never created here`);
-    if (this.#isReleased)
-      throw Object.assign(new Error('Cannot apply: the mount is being released'), {code: 'APPLY_CANCELLED'});
+    if (this.#isReleased) throw cancelled('the mount is being released');
     this.#marks.set(id);
     return database;
   }
@@ -249,7 +263,9 @@ class ApplyThread {
     this.#attachSoon(id);
   }
 
+  /** One that is not there, or no longer, is nothing to remove. */
   #remove(id: string, removeFiles: (name: string) => void): undefined {
+    if (!this.#databases.has(id)) return;
     const database = this.#open(id);
     database.close();
     removeFiles(database.name);
@@ -260,6 +276,7 @@ class ApplyThread {
   }
 
   #orphan(id: string): undefined {
+    if (!this.#databases.has(id)) return;
     const database = this.#open(id);
     const kept = join(this.#paths.lost, `${id}-${Date.now()}`);
     this.#log('error', 'primary does not know this database; kept it aside', {name: database.name, kept});
@@ -302,11 +319,10 @@ class ApplyThread {
     }
   }
 
-  #changed(database: FollowedDatabase): Position {
-    const {info} = database;
+  #changed(database: FollowedDatabase): void {
+    if (!this.#isServed(database)) return;
     if (database.isAttached) this.#announceAttached(database.id);
-    this.#post({type: 'changed', database: info});
-    return info.position;
+    this.#post({type: 'changed', database: database.info});
   }
 
   readonly #announced = new Set<string>();
@@ -323,10 +339,11 @@ class ApplyThread {
       if (database === undefined || this.#isReleased) return;
       this.#marks.set(id);
       try {
-        await this.#retry(-1, () => database.attach());
+        await this.#retry(-1, database, () => database.attach());
         this.#changed(database);
       } catch (error) {
         if (error instanceof AssertionError) throw error;
+        if (!this.#isServed(database)) return;
         this.#log('warn', 'database not yet opened', {name: database.name, error: (error as Error).message});
         setTimeout(() => void attempt(), 200);
       }
@@ -339,6 +356,7 @@ class ApplyThread {
     const now = performance.now();
     for (const database of this.#databases.values()) {
       try {
+        if (database.isBehind) this.#marks.set(database.id);
         database.maintain(now);
       } catch (error) {
         if (error instanceof AssertionError) throw error;
@@ -362,6 +380,10 @@ class ApplyThread {
   #post(event: ApplyEvent): void {
     this.#data.port.postMessage(event);
   }
+}
+
+function cancelled(reason: string): Error {
+  return Object.assign(new Error(`Cannot apply: ${reason}`), {code: 'APPLY_CANCELLED'});
 }
 
 const data = workerData as ApplyThreadData;

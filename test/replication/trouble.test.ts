@@ -1,7 +1,8 @@
-import {cp, readdir, rm} from 'node:fs/promises';
+import {cp, readdir, rm, stat, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {afterEach, expect, test} from 'vitest';
+import {databaseId} from '../support/log-oracle.ts';
 import {TestNode, until} from '../support/node.ts';
 import {digest, expectEqual, position, python, shell} from './support.ts';
 
@@ -215,6 +216,100 @@ test('a primary that lost commits which its follower has: reported, kept in lost
   expect(await shell(follower.path('a.db'), 'select group_concat(x) from t')).toBe('1,4');
   expect(follower.log).toContain('this node has transactions that the primary lost');
   expect(await readdir(join(follower.data, 'lost'))).toHaveLength(1);
+});
+
+/** Reads in a transaction of its own, which keeps the follower out in rollback mode, until it is let go. */
+async function holdReader(node: TestNode, name: string): Promise<{letGo: () => Promise<void>}> {
+  const flag = join(node.directory, `${name}-flag`);
+  const reading = python(
+    `
+c = connect(sys.argv[1])
+c.execute('begin')
+c.execute('select * from t').fetchone()
+open(sys.argv[2] + '-held', 'w').close()
+end = time.time() + 40
+while time.time() < end and not os.path.exists(sys.argv[2]): time.sleep(0.02)
+`,
+    [node.path(name), flag],
+  );
+  await until(
+    async () => (await readdir(node.directory)).includes(`${name}-flag-held`),
+    20_000,
+    () => 'not held',
+  );
+  return {
+    letGo: async () => {
+      await writeFile(flag, '');
+      await reading;
+    },
+  };
+}
+
+/** Commits on the primary and waits until the follower's log has it, which its files can't follow. */
+async function commitHeldUp(primary: TestNode, follower: TestNode, name: string): Promise<void> {
+  const folder = join(follower.data, 'databases', databaseId(follower.data, name) ?? '', 'log');
+  const size = async () => {
+    const names = (await readdir(folder)).filter(found => found.endsWith('.ltxs'));
+    const sizes = await Promise.all(names.map(async found => (await stat(join(folder, found))).size));
+    return sizes.reduce((sum, each) => sum + each, 0);
+  };
+  const before = await size();
+  await shell(primary.path(name), 'insert into t values(2)');
+  await until(
+    async () => (await size()) > before,
+    20_000,
+    () => `not in the log:\n${follower.log}`,
+  );
+}
+
+test('a stream that breaks while a reader on the follower holds a transaction up: it counts as received', async () => {
+  const primary = await startPrimary();
+  const follower = await startFollower(primary);
+  await shell(primary.path('a.db'), 'create table t(x); insert into t values(1)');
+  await expectEqual(primary, follower, ['a.db']);
+  const reader = await holdReader(follower, 'a.db');
+  await commitHeldUp(primary, follower, 'a.db');
+  const welcomes = () => follower.log.split('following primary').length;
+  const before = welcomes();
+  await primary.killDaemon();
+  await until(
+    () => welcomes() > before,
+    20_000,
+    () => `not connected again:\n${follower.log}`,
+  );
+  await reader.letGo();
+  await expectEqual(primary, follower, ['a.db']); // By itself: the primary has nothing to send.
+  await shell(primary.path('a.db'), 'insert into t values(3)');
+  await expectEqual(primary, follower, ['a.db']);
+  expect(follower.log).not.toContain('LTX_GAP');
+});
+
+test('a database that is dropped while a reader keeps its follower from opening it is gone, and the others go on', async () => {
+  const primary = await startPrimary();
+  const follower = await startFollower(primary);
+  await shell(primary.path('a.db'), 'create table t(x); insert into t values(1)');
+  await shell(primary.path('b.db'), 'create table t(x); insert into t values(1)');
+  await expectEqual(primary, follower, ['a.db', 'b.db']);
+  expect(await follower.stop()).toBe(0); // What it knows of the pages is durable now.
+  await follower.restart();
+  const id = databaseId(follower.data, 'a.db') ?? '';
+  const reader = await holdReader(follower, 'a.db');
+  await commitHeldUp(primary, follower, 'a.db');
+  await follower.killDaemon();
+  await shell(primary.path('b.db'), 'insert into t values(2)');
+  await expectEqual(primary, follower, ['b.db']);
+  expect(await position(follower, 'a.db')).not.toBe(await position(primary, 'a.db'));
+  await rm(primary.path('a.db'));
+  await until(
+    async () => !(await readdir(follower.mount)).includes('a.db'),
+    20_000,
+    () => `not dropped:\n${follower.log}`,
+  );
+  await reader.letGo();
+  await primary.killDaemon();
+  await shell(primary.path('b.db'), 'insert into t values(3)');
+  await expectEqual(primary, follower, ['b.db'], 20_000);
+  expect(await readdir(join(follower.data, 'databases'))).not.toContain(id);
 });
 
 test('an empty primary never makes a follower delete anything', async () => {

@@ -88,7 +88,9 @@ export class FollowedDatabase {
 
   /** The log has more than the files. Where it is not open yet, nobody has asked so far. */
   get isBehind(): boolean {
-    return this.#store !== undefined && !this.#isUnknown && !equalPositions(this.#applied, this.#store.position);
+    return (
+      this.#store !== undefined && !this.#isUnknown && !equalPositions(this.#applied, this.#store.position)
+    );
   }
 
   get store(): DatabaseStore {
