@@ -1,5 +1,5 @@
 import {randomBytes} from 'node:crypto';
-import {cpSync, mkdirSync, readdirSync, rmSync} from 'node:fs';
+import {readdirSync, rmSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {workerData} from 'node:worker_threads';
@@ -18,6 +18,7 @@ import {summaryOf} from './database-store.ts';
 import {ActiveMarks} from './follow/active-marks.ts';
 import {DatabaseFiles} from './follow/database-files.ts';
 import {type FollowContext, FollowedDatabase, positionAfter} from './follow/followed-database.ts';
+import {keepLog} from './follow/kept-log.ts';
 import {IncomingTransfer} from './follow/large-transfer.ts';
 
 const BUFFER_SIZE = 1024 * 1024;
@@ -195,6 +196,8 @@ class ApplyThread {
       position: info.from,
       term: info.fromTerm,
     });
+    if (database.hasUntoldLog)
+      this.#keepLog(database, 'warn', 'replaced an unknown state; kept its log aside');
     const transaction = database.prepareReplace(
       transfer.image(pageCount),
       {pageSize: info.pageSize, pageCount},
@@ -284,19 +287,28 @@ class ApplyThread {
     this.#remove(id, name => this.#files.setAside(name, kept));
   }
 
-  /** Keeps the log as it is before a snapshot replaces it. */
   #rewind(id: string, reason: string): undefined {
-    const database = this.#open(id);
-    const kept = join(this.#paths.lost, `${id}-${Date.now()}`);
-    mkdirSync(this.#paths.lost, {recursive: true});
-    cpSync(join(database.directory, 'log'), kept, {recursive: true});
-    const {txid} = database.store.position;
-    this.#log('error', 'this node has transactions that the primary lost; kept its log aside', {
-      name: database.name,
-      txid: String(txid),
-      reason,
-      kept,
-    });
+    const message = 'this node has transactions that the primary lost; kept its log aside';
+    this.#keepLog(this.#open(id), 'error', message, {reason});
+  }
+
+  /** Keeps the log as it is before a snapshot replaces it, and says so once. */
+  #keepLog(
+    database: FollowedDatabase,
+    level: 'warn' | 'error',
+    message: string,
+    fields: Readonly<Record<string, unknown>> = {},
+  ): void {
+    const {store, directory, name} = database;
+    const kept = keepLog(
+      this.#context.disk,
+      store,
+      join(directory, 'log'),
+      this.#paths.lost,
+      this.#spoolPath(),
+    );
+    if (!kept.isNew) return;
+    this.#log(level, message, {name, txid: String(store.position.txid), ...fields, kept: kept.path});
   }
 
   #prune(olderThanMs: number, bytesMax: number | undefined): undefined {

@@ -312,6 +312,58 @@ test('a database that is dropped while a reader keeps its follower from opening 
   expect(await readdir(join(follower.data, 'databases'))).not.toContain(id);
 });
 
+test('a primary that lost commits, and a stream that breaks before the copy is there: the log is kept once', async () => {
+  const primary = await startPrimary();
+  const follower = await startFollower(primary);
+  await shell(primary.path('a.db'), 'create table t(x); insert into t values(1)');
+  await expectEqual(primary, follower, ['a.db']);
+  expect(await primary.stop()).toBe(0);
+  const saved = join(primary.directory, 'saved');
+  await cp(primary.data, saved, {recursive: true, preserveTimestamps: true});
+  await primary.restart();
+  await shell(primary.path('a.db'), 'insert into t values(2); insert into t values(3)');
+  await expectEqual(primary, follower, ['a.db']);
+  expect(await primary.stop()).toBe(0);
+  await rm(primary.data, {recursive: true});
+  await cp(saved, primary.data, {recursive: true, preserveTimestamps: true});
+  const reader = await holdReader(follower, 'a.db'); // Until it is gone no copy can take the place of the pages.
+  await primary.restart();
+  const rewound = async (count: number) =>
+    await until(
+      () => primary.log.split('follower has another history').length > count,
+      20_000,
+      () => `not rewound ${count} times:\n${follower.log}`,
+    );
+  await rewound(1);
+  await primary.killDaemon();
+  await rewound(2);
+  await reader.letGo();
+  await shell(primary.path('a.db'), 'insert into t values(4)');
+  await expectEqual(primary, follower, ['a.db']);
+  const kept = await readdir(join(follower.data, 'lost'));
+  expect(kept).toHaveLength(1);
+  expect(await readdir(join(follower.data, 'lost', kept[0]))).toContain('base');
+});
+
+test('a follower that does not know what its files hold takes a copy, and keeps the log that the copy replaces', async () => {
+  const primary = await startPrimary();
+  const follower = await startFollower(primary);
+  await shell(primary.path('a.db'), "create table t(x); insert into t values('right')");
+  await expectEqual(primary, follower, ['a.db']);
+  const id = databaseId(follower.data, 'a.db') ?? '';
+  await follower.killAll();
+  await python("d = open(sys.argv[1], 'r+b'); b = d.read(); d.seek(b.index(b'right')); d.write(b'wrong')", [
+    follower.backing('a.db'),
+  ]);
+  await rm(join(follower.data, 'databases', id, 'checksums'), {force: true}); // There once it was flushed.
+  await follower.restart();
+  await shell(primary.path('a.db'), 'insert into t values(2)');
+  await expectEqual(primary, follower, ['a.db']);
+  const [kept = ''] = await readdir(join(follower.data, 'lost'));
+  expect(kept.slice(0, id.length)).toBe(id);
+  expect((await readdir(join(follower.data, 'lost', kept))).some(name => name.endsWith('.ltxs'))).toBe(true);
+});
+
 test('an empty primary never makes a follower delete anything', async () => {
   const primary = await startPrimary();
   const follower = await startFollower(primary);

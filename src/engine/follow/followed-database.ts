@@ -86,6 +86,11 @@ export class FollowedDatabase {
     return this.#database !== undefined;
   }
 
+  /** The log has transactions of which the primary is not told, so it can't say whether it has them too. */
+  get hasUntoldLog(): boolean {
+    return this.#isUnknown && this.store.position.txid > 0n;
+  }
+
   /** The log has more than the files. Where it is not open yet, nobody has asked so far. */
   get isBehind(): boolean {
     return (
@@ -246,8 +251,12 @@ export class FollowedDatabase {
     if (staged === undefined) throw new Error('Cannot replace content: nothing was prepared');
     this.#database ??= this.#openFiles();
     store.checksums.invalidate();
+    const wasUnknown = this.#isUnknown;
     this.#isUnknown = true;
-    if (this.#write(this.#database, transaction) === 'again') return 'again';
+    if (this.#write(this.#database, transaction) === 'again') {
+      this.#isUnknown = wasUnknown; // Nothing was changed.
+      return 'again';
+    }
     store.log.reset({position, term});
     store.checksums.clear();
     store.adoptImage(staged);
