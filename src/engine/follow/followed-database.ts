@@ -93,9 +93,8 @@ export class FollowedDatabase {
 
   /** The log has more than the files. Where it is not open yet, nobody has asked so far. */
   get isBehind(): boolean {
-    return (
-      this.#store !== undefined && !this.#isUnknown && !equalPositions(this.#applied, this.#store.position)
-    );
+    const position = this.#store?.position;
+    return position !== undefined && !this.#isUnknown && !equalPositions(this.#applied, position);
   }
 
   get store(): DatabaseStore {
