@@ -1,5 +1,5 @@
 import {randomBytes} from 'node:crypto';
-import {cpSync, mkdirSync, readdirSync, renameSync, rmSync} from 'node:fs';
+import {mkdirSync, readdirSync, renameSync, rmSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {workerData} from 'node:worker_threads';
@@ -18,6 +18,7 @@ import {summaryOf} from './database-store.ts';
 import {ActiveMarks} from './follow/active-marks.ts';
 import {DatabaseFiles, finishRename} from './follow/database-files.ts';
 import {type FollowContext, FollowedDatabase, positionAfter} from './follow/followed-database.ts';
+import {keepLog} from './follow/kept-log.ts';
 import {IncomingTransfer} from './follow/large-transfer.ts';
 import type {DatabaseInfo} from './messages.ts';
 
@@ -190,18 +191,23 @@ class ApplyThread {
     const database = this.#open(id);
     await this.#applyRecords(request, database, database.split(bytesSource(bytes)));
     database.maintain(performance.now());
-    return this.#changed(database);
+    return database.info.position;
   }
 
+  /** What is in the log is told in any case: the primary must not send it again only because the files could not follow. */
   async #applyRecords(
     request: number,
     database: FollowedDatabase,
     records: readonly ByteSource[],
   ): Promise<void> {
     try {
-      database.accept(records);
+      try {
+        database.accept(records);
+      } finally {
+        await this.#retry(request, database, () => database.finishApply());
+      }
     } finally {
-      await this.#retry(request, () => database.finishApply());
+      this.#changed(database);
     }
   }
 
@@ -211,41 +217,52 @@ class ApplyThread {
     const {info} = transfer;
     if (info.kind === 'record') {
       await this.#applyRecords(request, database, records);
-      return this.#changed(database);
+      return database.info.position;
     }
     const pageCount = transfer.mergeRecords(records, this.#context);
     const {position, term} = positionAfter(records, this.#context, {
       position: info.from,
       term: info.fromTerm,
     });
+    if (database.hasUntoldLog)
+      this.#keepLog(database, 'warn', 'replaced an unknown state; kept its log aside');
     const transaction = database.prepareReplace(
       transfer.image(pageCount),
       {pageSize: info.pageSize, pageCount},
       position,
     );
-    await this.#retry(request, () => database.replace(transaction, position, term));
-    return this.#changed(database);
+    try {
+      await this.#retry(request, database, () => database.replace(transaction, position, term));
+    } finally {
+      this.#changed(database);
+    }
+    return database.info.position;
   }
 
   async #attach(request: number, database: FollowedDatabase): Promise<Position> {
-    await this.#retry(request, () => database.attach());
-    return this.#changed(database);
+    await this.#retry(request, database, () => database.attach());
+    this.#changed(database);
+    return database.info.position;
   }
 
-  /** Tries until no reader is in the way, as long as somebody waits for the answer. */
-  async #retry(request: number, step: () => 'done' | 'again'): Promise<void> {
+  /** Tries until no reader is in the way, as long as somebody waits for the answer and the database is there. */
+  async #retry(request: number, database: FollowedDatabase, step: () => 'done' | 'again'): Promise<void> {
     for (let pauseMs = RETRY_MIN_MS; step() === 'again'; pauseMs = Math.min(pauseMs * 2, RETRY_MAX_MS)) {
-      if (this.#cancelled.has(request))
-        throw Object.assign(new Error('Cannot apply: the stream has ended'), {code: 'APPLY_CANCELLED'});
+      if (this.#cancelled.has(request)) throw cancelled('the stream has ended');
       await sleep(pauseMs);
+      if (!this.#isServed(database)) throw cancelled('the database is gone, or the mount is being released');
     }
+  }
+
+  /** False after `#remove` and `#release`, which close it: using it would make its files anew. */
+  #isServed(database: FollowedDatabase): boolean {
+    return !this.#isReleased && this.#databases.get(database.id) === database;
   }
 
   #open(id: string): FollowedDatabase {
     const database = this.#databases.get(id);
     if (database === undefined) throw new Error(`Cannot find database ${id}: it was never created here`);
-    if (this.#isReleased)
-      throw Object.assign(new Error('Cannot apply: the mount is being released'), {code: 'APPLY_CANCELLED'});
+    if (this.#isReleased) throw cancelled('the mount is being released');
     this.#marks.set(id);
     finishRename(id, this.#catalog, this.#files);
     return database;
@@ -287,7 +304,9 @@ class ApplyThread {
     this.#attachSoon(id);
   }
 
+  /** One that is not there, or no longer, is nothing to remove. */
   #remove(id: string, removeFiles: (name: string) => void): undefined {
+    if (!this.#databases.has(id)) return;
     const database = this.#open(id);
     database.close();
     removeFiles(database.name);
@@ -298,6 +317,7 @@ class ApplyThread {
   }
 
   #orphan(id: string): undefined {
+    if (!this.#databases.has(id)) return;
     const database = this.#open(id);
     const kept = join(this.#paths.lost, `${id}-${Date.now()}`);
     this.#log('error', 'primary does not know this database; kept it aside', {name: database.name, kept});
@@ -305,19 +325,28 @@ class ApplyThread {
     this.#remove(id, name => this.#files.setAside(name, kept));
   }
 
-  /** Keeps the log as it is before a snapshot replaces it. */
   #rewind(id: string, reason: string): undefined {
-    const database = this.#open(id);
-    const kept = join(this.#paths.lost, `${id}-${Date.now()}`);
-    mkdirSync(this.#paths.lost, {recursive: true});
-    cpSync(join(database.directory, 'log'), kept, {recursive: true});
-    const {txid} = database.store.position;
-    this.#log('error', 'this node has transactions that the primary lost; kept its log aside', {
-      name: database.name,
-      txid: String(txid),
-      reason,
-      kept,
-    });
+    const message = 'this node has transactions that the primary lost; kept its log aside';
+    this.#keepLog(this.#open(id), 'error', message, {reason});
+  }
+
+  /** Keeps the log as it is before a snapshot replaces it, and says so once. */
+  #keepLog(
+    database: FollowedDatabase,
+    level: 'warn' | 'error',
+    message: string,
+    fields: Readonly<Record<string, unknown>> = {},
+  ): void {
+    const {store, directory, name} = database;
+    const kept = keepLog(
+      this.#context.disk,
+      store,
+      join(directory, 'log'),
+      this.#paths.lost,
+      this.#spoolPath(),
+    );
+    if (!kept.isNew) return;
+    this.#log(level, message, {name, txid: String(store.position.txid), ...fields, kept: kept.path});
   }
 
   #prune(olderThanMs: number, bytesMax: number | undefined): undefined {
@@ -340,11 +369,10 @@ class ApplyThread {
     }
   }
 
-  #changed(database: FollowedDatabase): Position {
-    const {info} = database;
+  #changed(database: FollowedDatabase): void {
+    if (!this.#isServed(database)) return;
     if (database.isAttached) this.#announceAttached(database.id);
-    this.#post({type: 'changed', database: info});
-    return info.position;
+    this.#post({type: 'changed', database: database.info});
   }
 
   readonly #announced = new Set<string>();
@@ -362,10 +390,11 @@ class ApplyThread {
       this.#marks.set(id);
       try {
         finishRename(id, this.#catalog, this.#files);
-        await this.#retry(-1, () => database.attach());
+        await this.#retry(-1, database, () => database.attach());
         this.#changed(database);
       } catch (error) {
         if (error instanceof AssertionError) throw error;
+        if (!this.#isServed(database)) return;
         this.#log('warn', 'database not yet opened', {name: database.name, error: (error as Error).message});
         setTimeout(() => void attempt(), 200);
       }
@@ -379,6 +408,7 @@ class ApplyThread {
     for (const database of this.#databases.values()) {
       if (this.#catalog.formerNames.has(database.id)) continue;
       try {
+        if (database.isBehind) this.#marks.set(database.id);
         database.maintain(now);
       } catch (error) {
         if (error instanceof AssertionError) throw error;
@@ -402,6 +432,10 @@ class ApplyThread {
   #post(event: ApplyEvent): void {
     this.#data.port.postMessage(event);
   }
+}
+
+function cancelled(reason: string): Error {
+  return Object.assign(new Error(`Cannot apply: ${reason}`), {code: 'APPLY_CANCELLED'});
 }
 
 const data = workerData as ApplyThreadData;

@@ -158,7 +158,7 @@ describe('capture on a disk that fails', () => {
     renameSync(list, `${list}-away`);
     mkdirSync(list);
     const daemon = new Daemon(folder, crc64);
-    daemon.databases.recoverActive();
+    daemon.databases.recoverActive(() => undefined);
     expect(daemon.reports).toEqual(['a.db: database not recovered']);
     expect(daemon.databases.position('b.db')?.txid).toBe(1n);
     expect(() => daemon.open('a.db')).toThrow(expect.objectContaining({code: 'EISDIR'}));

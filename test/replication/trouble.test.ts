@@ -1,8 +1,9 @@
 import {mkdirSync, readFileSync, renameSync, rmdirSync, writeFileSync} from 'node:fs';
-import {cp, readdir, readFile, rm} from 'node:fs/promises';
+import {cp, readdir, readFile, rm, stat, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {afterEach, expect, test} from 'vitest';
+import {databaseId} from '../support/log-oracle.ts';
 import {TestNode, until} from '../support/node.ts';
 import {digest, expectEqual, position, python, shell} from './support.ts';
 
@@ -252,6 +253,152 @@ function idOf(node: TestNode, name: string): string {
   const lines = readFileSync(join(node.data, 'catalog'), 'utf8').trim().split('\n');
   return lines.map(line => JSON.parse(line)).findLast(line => line.name === name).id;
 }
+
+/** Reads in a transaction of its own, which keeps the follower out in rollback mode, until it is let go. */
+async function holdReader(node: TestNode, name: string): Promise<{letGo: () => Promise<void>}> {
+  const flag = join(node.directory, `${name}-flag`);
+  const reading = python(
+    `
+c = connect(sys.argv[1])
+c.execute('begin')
+c.execute('select * from t').fetchone()
+open(sys.argv[2] + '-held', 'w').close()
+end = time.time() + 40
+while time.time() < end and not os.path.exists(sys.argv[2]): time.sleep(0.02)
+`,
+    [node.path(name), flag],
+  );
+  await until(
+    async () => (await readdir(node.directory)).includes(`${name}-flag-held`),
+    20_000,
+    () => 'not held',
+  );
+  return {
+    letGo: async () => {
+      await writeFile(flag, '');
+      await reading;
+    },
+  };
+}
+
+/** Commits on the primary and waits until the follower's log has it, which its files can't follow. */
+async function commitHeldUp(primary: TestNode, follower: TestNode, name: string): Promise<void> {
+  const folder = join(follower.data, 'databases', databaseId(follower.data, name) ?? '', 'log');
+  const size = async () => {
+    const names = (await readdir(folder)).filter(found => found.endsWith('.ltxs'));
+    const sizes = await Promise.all(names.map(async found => (await stat(join(folder, found))).size));
+    return sizes.reduce((sum, each) => sum + each, 0);
+  };
+  const before = await size();
+  await shell(primary.path(name), 'insert into t values(2)');
+  await until(
+    async () => (await size()) > before,
+    20_000,
+    () => `not in the log:\n${follower.log}`,
+  );
+}
+
+test('a stream that breaks while a reader on the follower holds a transaction up: it counts as received', async () => {
+  const primary = await startPrimary();
+  const follower = await startFollower(primary);
+  await shell(primary.path('a.db'), 'create table t(x); insert into t values(1)');
+  await expectEqual(primary, follower, ['a.db']);
+  const reader = await holdReader(follower, 'a.db');
+  await commitHeldUp(primary, follower, 'a.db');
+  const welcomes = () => follower.log.split('following primary').length;
+  const before = welcomes();
+  await primary.killDaemon();
+  await until(
+    () => welcomes() > before,
+    20_000,
+    () => `not connected again:\n${follower.log}`,
+  );
+  await reader.letGo();
+  await expectEqual(primary, follower, ['a.db']); // By itself: the primary has nothing to send.
+  await shell(primary.path('a.db'), 'insert into t values(3)');
+  await expectEqual(primary, follower, ['a.db']);
+  expect(follower.log).not.toContain('LTX_GAP');
+});
+
+test('a database that is dropped while a reader keeps its follower from opening it is gone, and the others go on', async () => {
+  const primary = await startPrimary();
+  const follower = await startFollower(primary);
+  await shell(primary.path('a.db'), 'create table t(x); insert into t values(1)');
+  await shell(primary.path('b.db'), 'create table t(x); insert into t values(1)');
+  await expectEqual(primary, follower, ['a.db', 'b.db']);
+  expect(await follower.stop()).toBe(0); // What it knows of the pages is durable now.
+  await follower.restart();
+  const id = databaseId(follower.data, 'a.db') ?? '';
+  const reader = await holdReader(follower, 'a.db');
+  await commitHeldUp(primary, follower, 'a.db');
+  await follower.killDaemon();
+  await shell(primary.path('b.db'), 'insert into t values(2)');
+  await expectEqual(primary, follower, ['b.db']);
+  expect(await position(follower, 'a.db')).not.toBe(await position(primary, 'a.db'));
+  await rm(primary.path('a.db'));
+  await until(
+    async () => !(await readdir(follower.mount)).includes('a.db'),
+    20_000,
+    () => `not dropped:\n${follower.log}`,
+  );
+  await reader.letGo();
+  await primary.killDaemon();
+  await shell(primary.path('b.db'), 'insert into t values(3)');
+  await expectEqual(primary, follower, ['b.db'], 20_000);
+  expect(await readdir(join(follower.data, 'databases'))).not.toContain(id);
+});
+
+test('a primary that lost commits, and a stream that breaks before the copy is there: the log is kept once', async () => {
+  const primary = await startPrimary();
+  const follower = await startFollower(primary);
+  await shell(primary.path('a.db'), 'create table t(x); insert into t values(1)');
+  await expectEqual(primary, follower, ['a.db']);
+  expect(await primary.stop()).toBe(0);
+  const saved = join(primary.directory, 'saved');
+  await cp(primary.data, saved, {recursive: true, preserveTimestamps: true});
+  await primary.restart();
+  await shell(primary.path('a.db'), 'insert into t values(2); insert into t values(3)');
+  await expectEqual(primary, follower, ['a.db']);
+  expect(await primary.stop()).toBe(0);
+  await rm(primary.data, {recursive: true});
+  await cp(saved, primary.data, {recursive: true, preserveTimestamps: true});
+  const reader = await holdReader(follower, 'a.db'); // Until it is gone no copy can take the place of the pages.
+  await primary.restart();
+  const rewound = async (count: number) =>
+    await until(
+      () => primary.log.split('follower has another history').length > count,
+      20_000,
+      () => `not rewound ${count} times:\n${follower.log}`,
+    );
+  await rewound(1);
+  await primary.killDaemon();
+  await rewound(2);
+  await reader.letGo();
+  await shell(primary.path('a.db'), 'insert into t values(4)');
+  await expectEqual(primary, follower, ['a.db']);
+  const kept = await readdir(join(follower.data, 'lost'));
+  expect(kept).toHaveLength(1);
+  expect(await readdir(join(follower.data, 'lost', kept[0]))).toContain('base');
+});
+
+test('a follower that does not know what its files hold takes a copy, and keeps the log that the copy replaces', async () => {
+  const primary = await startPrimary();
+  const follower = await startFollower(primary);
+  await shell(primary.path('a.db'), "create table t(x); insert into t values('right')");
+  await expectEqual(primary, follower, ['a.db']);
+  const id = databaseId(follower.data, 'a.db') ?? '';
+  await follower.killAll();
+  await python("d = open(sys.argv[1], 'r+b'); b = d.read(); d.seek(b.index(b'right')); d.write(b'wrong')", [
+    follower.backing('a.db'),
+  ]);
+  await rm(join(follower.data, 'databases', id, 'checksums'), {force: true}); // There once it was flushed.
+  await follower.restart();
+  await shell(primary.path('a.db'), 'insert into t values(2)');
+  await expectEqual(primary, follower, ['a.db']);
+  const [kept = ''] = await readdir(join(follower.data, 'lost'));
+  expect(kept.slice(0, id.length)).toBe(id);
+  expect((await readdir(join(follower.data, 'lost', kept))).some(name => name.endsWith('.ltxs'))).toBe(true);
+});
 
 test('an empty primary never makes a follower delete anything', async () => {
   const primary = await startPrimary();

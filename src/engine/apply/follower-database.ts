@@ -103,6 +103,11 @@ export class FollowerDatabase {
     return database;
   }
 
+  /** After `close`, and after a failure that only opening again can mend. */
+  get isClosed(): boolean {
+    return this.#state.at === 'closed';
+  }
+
   /** What page 1 says, with all transactions applied. */
   get journalMode(): 'wal' | 'rollback' {
     return this.#readVersion === 2 ? 'wal' : 'rollback';
@@ -142,8 +147,8 @@ export class FollowerDatabase {
   /**
    * Makes the transaction the database's newest state, for all readers at once. Busy in rollback mode; in WAL
    * mode to leave it for another page size, and for a tenth of a second at most when the WAL has become too
-   * large. When the disk refuses, its error is thrown and readers see the state before; after `APPLY_BROKEN`
-   * nothing works but `close`.
+   * large. When the disk refuses, its error is thrown and readers see the state before. Where that leaves the
+   * files neither open nor whole, the database `isClosed`: opening it again recovers.
    *
    * Applying the newest one again changes nothing, an older one would mix two states. Who doesn't know after
    * a crash which of several were applied combines all that may be missing into one (the last version of each
@@ -385,8 +390,9 @@ export class FollowerDatabase {
       this.#note(new RollbackWriter({files: this.#files, lockBytes, randomU32}).apply(transaction));
       if (this.#readVersion === 2) this.#enterWal(locks);
     } catch (error) {
-      // With a hot journal that can't be rolled back nobody may be let in.
-      if (!(error instanceof ApplyError && error.code === 'APPLY_BROKEN')) locks.downgrade();
+      // A journal that could not be rolled back stays hot, as after a crash: whoever comes must roll it back or fail.
+      if (error instanceof ApplyError && error.code === 'APPLY_BROKEN') this.close();
+      else locks.downgrade();
       throw error;
     }
     locks.downgrade();

@@ -38,8 +38,8 @@ export class RollbackWriter {
 
   /**
    * Applies `transaction`, or throws what the disk said and leaves the database as it was. Throws
-   * `APPLY_BROKEN` when it could not be put back: the hot journal is then still there, and the lock must be
-   * held until it's rolled back.
+   * `APPLY_BROKEN` when it could not be put back: the hot journal is then still there, and must be rolled back
+   * before anything else is written.
    */
   apply(transaction: PageTransaction): Applied {
     try {

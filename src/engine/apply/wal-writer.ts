@@ -33,7 +33,7 @@ export function appendTransaction(core: WalCore, transaction: PageTransaction): 
 
 /**
  * Begins the WAL anew, as SQLite's `walRestartHdr` does, if all of it is in the database file and no reader
- * uses it. The file's header is written with the first frame. A file larger than `walSizeMax` bytes is given
+ * uses it. The file's header is written when the first frame is. A file larger than `walSizeMax` bytes is given
  * back to the disk.
  */
 export function restartIfDrained(core: WalCore, walSizeMax: number): boolean {
@@ -116,12 +116,20 @@ class FrameWriter {
     for (const pgno of this.#pgnos) table.append(++frame, pgno);
   }
 
+  /**
+   * The header is durable before the first frame, as in `sqlite3WalFrames`: if a loss of power took it and left frames behind
+   * the first ones, the old header would show the beginning of the old log, and that would go over a newer database file.
+   */
   #beginFile(): void {
-    const {bigEndCksum, salt1, salt2} = this.#core.header;
-    const header = {bigEndCksum, pageSize: this.#pageSize, nCkpt: this.#core.nCkpt, salt1, salt2};
-    encodeWalHeader(this.#buffer, 0, header, this.#running);
+    const {header, nCkpt, files, walFd} = this.#core;
+    const {bigEndCksum, salt1, salt2} = header;
+    const stored = {bigEndCksum, pageSize: this.#pageSize, nCkpt, salt1, salt2};
+    encodeWalHeader(this.#buffer, 0, stored, this.#running);
     this.#used = frameOffset(0, this.#pageSize);
     this.#position = 0;
+    if (!files.isSynced) return;
+    this.#flush();
+    files.disk.sync('follower-wal:sync-header', walFd);
   }
 
   #add(pgno: number, page: Uint8Array): void {

@@ -40,6 +40,8 @@ export type FollowStep = 'done' | 'again';
 
 const CHECKPOINT_BUDGET_MS = 5;
 const FLUSH_INTERVAL_MS = 10_000;
+/** After a failure to bring the files up to the log; while a reader is in the way there is no pause. */
+const FINISH_INTERVAL_MS = 1000;
 
 /**
  * One database that this node follows: its log, its page checksums, and the SQLite files that apps read. A record goes to
@@ -60,6 +62,7 @@ export class FollowedDatabase {
   /** The files are not known to be at any position: only a whole copy helps. */
   #isUnknown = false;
   #flushAtMs = 0;
+  #finishAtMs = 0;
   /** The records that were accepted last: where they begin, their pages, and the last of them. */
   #acceptedAfter = 0n;
   readonly #batch = new PageBatch();
@@ -84,6 +87,17 @@ export class FollowedDatabase {
 
   get isAttached(): boolean {
     return this.#database !== undefined;
+  }
+
+  /** The log has transactions of which the primary is not told, so it can't say whether it has them too. */
+  get hasUntoldLog(): boolean {
+    return this.#isUnknown && this.store.position.txid > 0n;
+  }
+
+  /** The log has more than the files. Where it is not open yet, nobody has asked so far. */
+  get isBehind(): boolean {
+    const position = this.#store?.position;
+    return position !== undefined && !this.#isUnknown && !equalPositions(this.#applied, position);
   }
 
   get store(): DatabaseStore {
@@ -169,8 +183,12 @@ export class FollowedDatabase {
     return found;
   }
 
-  /** Copies from the WAL into the file, and flushes now and then. Called between transactions. */
+  /** Brings the files up to a log that they could not follow, copies from the WAL into the file, and flushes now and then. */
   maintain(nowMs: number): boolean {
+    if (this.isBehind && nowMs >= this.#finishAtMs) {
+      this.#finishAtMs = nowMs + FINISH_INTERVAL_MS;
+      if (this.finishApply() === 'again') this.#finishAtMs = 0;
+    }
     const database = this.#database;
     if (database === undefined) return false;
     const hasMore = database.isCheckpointDue && !database.checkpointStep(CHECKPOINT_BUDGET_MS);
@@ -235,8 +253,12 @@ export class FollowedDatabase {
     if (staged === undefined) throw new Error('Cannot replace content: nothing was prepared');
     this.#database ??= this.#openFiles();
     store.checksums.invalidate();
+    const wasUnknown = this.#isUnknown;
     this.#isUnknown = true;
-    if (this.#database.apply(transaction) !== 'applied') return 'again';
+    if (this.#write(this.#database, transaction) === 'again') {
+      this.#isUnknown = wasUnknown; // Nothing was changed.
+      return 'again';
+    }
     store.log.reset({position, term});
     store.checksums.clear();
     store.adoptImage(staged);
@@ -315,11 +337,20 @@ export class FollowedDatabase {
     const database = this.#database;
     if (database === undefined) throw new Error('Cannot apply transaction: the files are not open');
     const isNothing = transaction.commit === 0 && database.pageCount === 0;
-    if (!isNothing && database.apply(transaction) !== 'applied') return 'again';
+    if (!isNothing && this.#write(database, transaction) === 'again') return 'again';
     this.#setApplied(position);
     this.#batch.clear();
     this.#newest = undefined;
     return 'done';
+  }
+
+  /** A failure that leaves the files of no use lets go of them: the next attempt opens them again and recovers. */
+  #write(database: FollowerDatabase, transaction: PageTransaction): FollowStep {
+    try {
+      return database.apply(transaction) === 'applied' ? 'done' : 'again';
+    } finally {
+      if (database.isClosed) this.#database = undefined;
+    }
   }
 
   #setApplied(position: Position): void {

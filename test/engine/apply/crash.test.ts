@@ -9,6 +9,7 @@ import {expect, test} from 'vitest';
 import type {FollowerDatabase} from '../../../src/engine/apply/follower-database.ts';
 import type {PageTransaction} from '../../../src/engine/apply/page-transaction.ts';
 import {Disk} from '../../../src/lib/disk.ts';
+import {PowerLossDisk} from '../../log/power-loss-disk.ts';
 import {applyPatiently, expectSameBytes, makeDirectory, openFollower} from './support/follower.ts';
 import {Primary, seededRandom} from './support/primary.ts';
 import {Reader} from './support/readers.ts';
@@ -152,6 +153,38 @@ for (const [name, changes] of Object.entries(SCENARIOS)) {
     }
   });
 }
+
+test('WAL: a loss of power after the log began anew leaves what was checkpointed, or a later state', () => {
+  using directory = makeDirectory();
+  const recorded = record(join(directory.path, 'primary.db'), [
+    'PRAGMA journal_mode=WAL',
+    'UPDATE version SET v = 1',
+    'UPDATE version SET v = 2',
+    undefined,
+  ]);
+  const checkpointed = 3;
+  for (let seed = 0; seed < 100; seed++) {
+    const root = join(directory.path, `power-${seed}`);
+    mkdirSync(root);
+    const path = join(root, 'app.db');
+    const first = openFollower(path);
+    for (const {transaction} of recorded.slice(0, 2)) first.apply(transaction);
+    first.checkpoint();
+    first.close();
+    const disk = new PowerLossDisk(root);
+    const follower = openFollower(path, {disk, sync: 'normal'});
+    for (const {transaction} of recorded.slice(2, checkpointed + 1)) follower.apply(transaction);
+    expect(follower.checkpoint().restarted).toBe(true);
+    for (const {transaction} of recorded.slice(checkpointed + 1)) follower.apply(transaction);
+    follower.close();
+    const left = join(directory.path, `left-${seed}`);
+    const random = seededRandom(seed);
+    disk.lose(left, end => random() % end);
+    const state = survivorBytes(join(left, 'app.db'), join(directory.path, 'survivor'));
+    const isWhole = recorded.slice(checkpointed).some(({bytes}) => Buffer.compare(bytes, state) === 0);
+    expect(isWhole, `state after a loss of power, seed ${seed}`).toBe(true);
+  }
+});
 
 test('a full disk leaves the state before, and the same follower applies again', () => {
   using directory = makeDirectory();
