@@ -49,7 +49,7 @@ class ApplyThread {
     const lockPgno = (pageSize: number) => lockBytes.lockPgno(pageSize);
     this.#catalog = Catalog.open(disk, this.#paths.catalog);
     this.#files = new DatabaseFiles(data.mountDirectory, this.#paths.files);
-    this.#marks = new ActiveMarks(data.dataDirectory);
+    this.#marks = new ActiveMarks(data.dataDirectory, data.epoch.boot);
     for (const name of readdirSync(this.#paths.incoming))
       rmSync(join(this.#paths.incoming, name), {recursive: true, force: true});
     this.#context = {
@@ -224,8 +224,14 @@ class ApplyThread {
 
   #add(id: string, name: string, wasInUse: boolean): FollowedDatabase {
     const database = new FollowedDatabase(this.#context, id, name, {
-      isNewBoot: this.#data.isNewBoot,
       wasInUse,
+      isTrusted: !wasInUse || this.#marks.isTrusted(id),
+      trusted: () => this.#marks.trust(id),
+      damaged: error =>
+        this.#log('error', 'files of a database are damaged; a copy will replace them', {
+          name,
+          error: (error as Error).message,
+        }),
     });
     this.#databases.set(id, database);
     return database;
@@ -296,9 +302,9 @@ class ApplyThread {
     for (const database of this.#databases.values()) {
       const wasAttached = database.isAttached;
       database.detach();
-      if (wasAttached) this.#catalog.summarize(database.id, summaryOf(database.store));
+      if (wasAttached && database.isSettled) this.#catalog.summarize(database.id, summaryOf(database.store));
       database.close();
-      this.#marks.clear(database.id);
+      if (database.isSettled) this.#marks.clear(database.id);
     }
   }
 

@@ -20,6 +20,7 @@ import {SmallTransactions} from './small-transaction.ts';
 import {StoreFlusher} from './store-flusher.ts';
 import {TransactionPlans} from './transaction-plans.ts';
 import {WalTracker, type WalTransaction} from './wal-tracker.ts';
+import {WholeCheck} from './whole-check.ts';
 
 /** What all captured databases of the node share. */
 export interface CaptureContext extends StoreContext {
@@ -29,6 +30,8 @@ export interface CaptureContext extends StoreContext {
   /** A database of this name has its first transaction: makes its ID known. */
   readonly register: (database: CapturedDatabase, id: string) => void;
   readonly committed: (database: CapturedDatabase, entry: LogEntry) => void;
+  /** Whether the files are known to be what the log says, or still have to be compared with it. Must not throw. */
+  readonly checked: (database: CapturedDatabase, isChecked: boolean) => void;
   /** Serves the requests that waited for this. */
   readonly resume: (waits: WaitList) => void;
   readonly report: (database: {readonly name: string}, event: string, error: unknown) => void;
@@ -68,6 +71,7 @@ export class CapturedDatabase {
   journalEnd = 0;
   lastUsedMs: number;
   readonly waits = new WaitList();
+  readonly check: WholeCheck;
   readonly #context: CaptureContext;
   readonly #hasher: PageHasher;
   readonly #plans: TransactionPlans;
@@ -106,6 +110,7 @@ export class CapturedDatabase {
       synced: () => context.resume(this.waits),
       failed: error => context.report(this, 'log not flushed', error),
     });
+    this.check = new WholeCheck(isChecked => context.checked(this, isChecked));
     this.lastUsedMs = context.nowMs();
   }
 
@@ -181,16 +186,8 @@ export class CapturedDatabase {
   noteWrite(offset: number, size: number): void {
     this.#isOwed = false;
     this.#writtenMs = this.#context.nowMs();
-    const pageSize = this.#store?.checksums.pageSize ?? 0;
     if (this.#dirty === undefined) this.#isDirtyUnstored = true;
-    else if (pageSize === 0) this.#dirty.addUnknown();
-    else this.#addDirty(this.#dirty, offset, size, pageSize);
-  }
-
-  #addDirty(dirty: DirtyPages, offset: number, size: number, pageSize: number): void {
-    const first = Math.floor(offset / pageSize) + 1;
-    const last = Math.floor((offset + Math.max(size, 1) - 1) / pageSize) + 1;
-    dirty.add(first, last - first + 1);
+    else this.#dirty.addBytes(offset, size, this.#store?.checksums.pageSize ?? 0);
   }
 
   /** The -wal was written: queues the transactions that are complete now. Returns whether frames are left to check. */
@@ -274,6 +271,7 @@ export class CapturedDatabase {
 
   /** Compares every page with what the log says and captures the differences. */
   captureAll(): void {
+    this.check.begin();
     const {committedCount} = this.tracker;
     const plan = () => this.#plans.scan(committedCount);
     this.#enqueue(
@@ -327,6 +325,7 @@ export class CapturedDatabase {
       if (prepared !== undefined) this.#publish(prepared);
       this.#dirty?.clear();
       this.#isDirtyUnstored = false;
+      this.check.confirmed();
     } catch (error) {
       // The app's commit is done: what the log lacks is still dirty, and owed to it.
       this.#isOwed = true;
@@ -336,6 +335,7 @@ export class CapturedDatabase {
 
   /** The journal stays after all: the transaction goes on, or is rolled back. */
   withdraw(): void {
+    this.check.withdrawn();
     this.#prepared?.writer.abort();
     this.#prepared = undefined;
     this.#finalization = 'none';
@@ -445,11 +445,13 @@ export class CapturedDatabase {
   #finish(work: QueuedWork, prepared: PreparedRecord | undefined): void {
     if (work.publishes) {
       if (prepared !== undefined) this.#publish(prepared);
+      this.check.published();
       this.#queue.shift();
       this.#noteSuccess();
       if (work.holds === 'file-writes') this.publish();
     } else {
       this.#prepared = prepared;
+      this.check.prepared();
       if (prepared !== undefined) this.#dirty?.setPending(this.#requireStore().position.txid + 1n);
       this.#queue.shift();
       this.#noteSuccess();
@@ -496,6 +498,7 @@ export class CapturedDatabase {
 
   *#prepare(makePlan: () => Slices<TransactionPlan | undefined>): Slices<PreparedRecord | undefined> {
     const plan = yield* makePlan();
+    this.check.planned(plan);
     if (plan === undefined) return undefined;
     if (plan.commit === 0 && this.#store === undefined) return undefined;
     const store = this.#requireStore();

@@ -52,8 +52,19 @@ export class CapturedDatabases {
   registered(database: CapturedDatabase, id: string): void {
     this.#options.catalog.set(id, database.name);
     this.#options.created(id, database.name);
-    this.#options.seals.open(id, database.files.path);
+    this.#options.seals.open(id, database.files.path, true);
     this.#byId.set(id, database);
+  }
+
+  /** Called by the context: the mark says from now on whether a successor may trust the files. */
+  checked(database: CapturedDatabase, isChecked: boolean): void {
+    const {context, seals} = this.#options;
+    if (database.id === undefined) return;
+    try {
+      seals.open(database.id, database.files.path, isChecked);
+    } catch (error) {
+      context.report(database, 'mark of a database in use not written', error);
+    }
   }
 
   /** The database at `path`, or undefined where the file there is none. */
@@ -197,7 +208,7 @@ export class CapturedDatabases {
     if (now < this.#sweepAtMs) return false;
     this.#sweepAtMs = now + SWEEP_INTERVAL_MS;
     const idle = [...this.#byName.values()].filter(
-      database => now - database.lastUsedMs > IDLE_MS && !isInUse(database),
+      database => now - database.lastUsedMs > IDLE_MS && !isInUse(database) && !isAtWork(database),
     );
     for (const database of idle) this.#unload(database);
     return idle.length > 0;
@@ -226,9 +237,12 @@ export class CapturedDatabases {
     }
   }
 
-  /** Everything captured and durable, nothing left to recover at the next start. */
+  /**
+   * Everything captured and durable, nothing left to recover at the next start. A comparison of all pages that is under way
+   * may have a long way to go: the next start begins it again.
+   */
   close(): void {
-    for (const database of this.#byName.values()) this.#unload(database);
+    for (const database of this.#byName.values()) this.#unload(database, !database.check.isOpen);
   }
 
   #load(name: string): CapturedDatabase {
@@ -246,7 +260,7 @@ export class CapturedDatabases {
     noteJournal(database);
     database.attach(id, left !== 'closed');
     this.#byId.set(id, database);
-    seals.open(id, path);
+    seals.open(id, path, left !== 'unknown');
     recoverDatabase(database, left);
     this.schedule(database);
     return database;
@@ -257,13 +271,17 @@ export class CapturedDatabases {
     this.schedule(database);
   }
 
-  #unload(database: CapturedDatabase | undefined): void {
+  #unload(database: CapturedDatabase | undefined, finishesWork = true): void {
     if (database === undefined) return;
-    while (database.work(Number.POSITIVE_INFINITY));
+    while (finishesWork && database.work(Number.POSITIVE_INFINITY));
     const {id, store, files, name} = database;
     const isClean =
-      !database.isBusy && !database.isDirty && !database.isJournalActive && database.failure === undefined;
-    database.flush();
+      !database.isBusy &&
+      !database.isDirty &&
+      !database.check.isOpen &&
+      !database.isJournalActive &&
+      database.failure === undefined;
+    if (finishesWork || !database.isBusy) database.flush();
     this.#byName.delete(name);
     this.#working.delete(database);
     database.close();
@@ -286,4 +304,9 @@ export class CapturedDatabases {
       closeSync(fd);
     }
   }
+}
+
+/** There is work that goes on by itself: to finish it at once would hold up everybody. */
+function isAtWork(database: CapturedDatabase): boolean {
+  return database.isBusy && database.failure === undefined;
 }

@@ -71,6 +71,17 @@ export class DirtyPages {
     if (isNew) this.#append(firstPgno, count);
   }
 
+  /** As `add`, for bytes of the database file. */
+  addBytes(offset: number, size: number, pageSize: number): void {
+    if (pageSize === 0) {
+      this.addUnknown();
+      return;
+    }
+    const first = Math.floor(offset / pageSize) + 1;
+    const last = Math.floor((offset + Math.max(size, 1) - 1) / pageSize) + 1;
+    this.add(first, last - first + 1);
+  }
+
   /** Called instead of `add` where the page size is not known yet. */
   addUnknown(): void {
     if (this.#isUnknown) return;

@@ -74,6 +74,7 @@ export function recoverDatabase(database: CapturedDatabase, left: LeftBehind): v
 /** Every page has to be looked at, but not while a transaction is open: its journal brings the old pages back, or goes. */
 function recoverUnknown(database: CapturedDatabase): void {
   const {files, tracker, store} = database;
+  database.check.begin();
   tracker.load(files.walSize, 0);
   while (tracker.next() !== undefined); // Checks every frame: the disk may have lost some. What is there is compared as a whole.
   if (database.isJournalActive && isJournalHot(files.path)) database.noteUnknown();

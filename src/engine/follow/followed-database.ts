@@ -1,7 +1,7 @@
 import {closeSync, openSync, rmSync, statSync} from 'node:fs';
 import {join} from 'node:path';
 import type {KernelNotifier} from '../../fuse/notify.ts';
-import {xorChecksum} from '../../ltx/checksum.ts';
+import {AssertionError} from '../../lib/assert.ts';
 import {type ByteSource, bytesSource, measureLtx} from '../../ltx/decoder.ts';
 import {LtxError} from '../../ltx/error.ts';
 import {
@@ -17,6 +17,7 @@ import type {KernelCache, PageTransaction} from '../apply/page-transaction.ts';
 import {DatabaseStore, type StagedChecksums, type StoreContext} from '../database-store.ts';
 import type {DatabaseInfo} from '../messages.ts';
 import {type CompactOptions, compactRecords, fileSource} from './compact-records.ts';
+import {hashImage, imageTransaction} from './image.ts';
 import {PageBatch} from './page-batch.ts';
 import {PositionFile} from './position-file.ts';
 import {type CheckTools, checkRecord, openDecoder, transactionOf} from './record-check.ts';
@@ -32,11 +33,30 @@ export interface FollowContext extends StoreContext, CheckTools {
   readonly randomU32: () => number;
 }
 
+/** What the daemon before left. */
+export interface FollowedBefore {
+  readonly wasInUse: boolean;
+  /** The machine did not lose its memory since the files were last known to be at their position. */
+  readonly isTrusted: boolean;
+  /** Called when that is known again. */
+  readonly trusted: () => void;
+  /** Called when the files can't be read or brought to the log's end: a copy will take their place. */
+  readonly damaged: (error: unknown) => void;
+}
+
 /** `again`: a reader is in the way; ask a little later. */
 export type FollowStep = 'done' | 'again';
 
 const CHECKPOINT_BUDGET_MS = 5;
 const FLUSH_INTERVAL_MS = 10_000;
+/** Errors that say nothing of the files: what failed is tried again. */
+const PASSING: ReadonlySet<string | undefined> = new Set([
+  'APPLY_LOCKED',
+  'ENOSPC',
+  'EDQUOT',
+  'EMFILE',
+  'ENFILE',
+]);
 
 /**
  * One database that this node follows: its log, its page checksums, and the SQLite files that apps read. A record goes to
@@ -47,8 +67,7 @@ export class FollowedDatabase {
   readonly id: string;
   name: string;
   readonly #context: FollowContext;
-  readonly #isNewBoot: boolean;
-  readonly #wasInUse: boolean;
+  readonly #before: FollowedBefore;
   #store: DatabaseStore | undefined;
   #position: PositionFile | undefined;
   #database: FollowerDatabase | undefined;
@@ -56,27 +75,31 @@ export class FollowedDatabase {
   #applied: Position = EMPTY_POSITION;
   /** The files are not known to be at any position: only a whole copy helps. */
   #isUnknown = false;
+  /** Whether the files are at any position was found out, as far as there was doubt. */
+  #isExamined = false;
+  /** The files are closed, durable, and at the log's end. */
+  #isSettled: boolean;
   #flushAtMs = 0;
   /** The records that were accepted last: where they begin, their pages, and the last of them. */
   #acceptedAfter = 0n;
   readonly #batch = new PageBatch();
   #newest: ByteSource | undefined;
 
-  constructor(
-    context: FollowContext,
-    id: string,
-    name: string,
-    before: {readonly isNewBoot: boolean; readonly wasInUse: boolean},
-  ) {
+  constructor(context: FollowContext, id: string, name: string, before: FollowedBefore) {
     this.#context = context;
     this.id = id;
     this.name = name;
-    this.#isNewBoot = before.isNewBoot;
-    this.#wasInUse = before.wasInUse;
+    this.#before = before;
+    this.#isSettled = !before.wasInUse;
   }
 
   get directory(): string {
     return join(this.#context.directory, this.id);
+  }
+
+  /** Whether the next start need not look at the files. */
+  get isSettled(): boolean {
+    return this.#isSettled;
   }
 
   get isAttached(): boolean {
@@ -104,12 +127,8 @@ export class FollowedDatabase {
 
   /** Opens the files under SQLite's locks and brings them up to the log. Throws `ApplyError` while an app is in the way. */
   attach(): FollowStep {
-    const {store} = this;
-    if (this.#database === undefined) {
-      this.#database = this.#openFiles();
-      if (this.#isNewBoot && this.#wasInUse && store.position.txid > 0n) this.#examine();
-      else if (store.isRebuilding) this.#examine();
-    }
+    this.#database ??= this.#openFiles();
+    if (!this.#isExamined && this.#examineIfInDoubt() === 'again') return 'again';
     return this.#catchUpFiles();
   }
 
@@ -141,7 +160,7 @@ export class FollowedDatabase {
 
   /** Applies what the log has and the files have not, as one transaction. */
   finishApply(): FollowStep {
-    if (this.#database === undefined) return this.attach();
+    if (this.#database === undefined || !this.#isExamined) return this.attach();
     const transaction = this.#missing();
     if (transaction === undefined) return this.#catchUpFiles();
     return this.#applyToFiles(transaction, this.store.position);
@@ -169,7 +188,7 @@ export class FollowedDatabase {
   /** Copies from the WAL into the file, and flushes now and then. Called between transactions. */
   maintain(nowMs: number): boolean {
     const database = this.#database;
-    if (database === undefined) return false;
+    if (database === undefined || !this.#isExamined) return false;
     const hasMore = database.isCheckpointDue && !database.checkpointStep(CHECKPOINT_BUDGET_MS);
     if (nowMs < this.#flushAtMs) return hasMore;
     if (this.#flushAtMs > 0) this.flush();
@@ -177,12 +196,16 @@ export class FollowedDatabase {
     return hasMore;
   }
 
-  /** Makes files, log and checksums durable, in the order that a loss of power may interrupt anywhere. */
-  flush(): void {
+  /**
+   * Makes files, log and checksums durable, in the order that a loss of power may interrupt anywhere. Returns false, and does
+   * nothing, while the files are not at the log's end.
+   */
+  flush(): boolean {
     const {store} = this;
-    if (!equalPositions(this.#applied, store.position)) return;
+    if (!this.#isExamined || this.#isUnknown || !equalPositions(this.#applied, store.position)) return false;
     this.#database?.sync();
     store.flush();
+    return true;
   }
 
   /**
@@ -195,11 +218,7 @@ export class FollowedDatabase {
     position: Position,
   ): PageTransaction {
     const {pageSize, pageCount} = shape;
-    const staged = this.#hashImage(image, pageSize, pageCount);
-    const rolling = staged.checksums.reduce<Checksum>(
-      (sum, checksum) => xorChecksum(sum, checksum),
-      CHECKSUM_FLAG,
-    );
+    const {staged, rolling} = hashImage(image, pageSize, pageCount, this.#context);
     if (rolling !== position.checksum) {
       throw new LtxError(
         'LTX_CHECKSUM_MISMATCH',
@@ -233,6 +252,7 @@ export class FollowedDatabase {
     this.#database ??= this.#openFiles();
     store.checksums.invalidate();
     this.#isUnknown = true;
+    this.#isExamined = true;
     if (this.#database.apply(transaction) !== 'applied') return 'again';
     store.log.reset({position, term});
     store.checksums.clear();
@@ -241,13 +261,14 @@ export class FollowedDatabase {
     this.#isUnknown = false;
     this.#setApplied(position);
     this.flush();
+    this.#noteTrusted();
     return 'done';
   }
 
   /** Lets go of the files in the mount. */
   detach(): void {
     if (this.#database === undefined) return;
-    if (!this.#isUnknown) this.flush();
+    this.#isSettled = this.flush();
     this.#database.close();
     this.#database = undefined;
   }
@@ -261,13 +282,14 @@ export class FollowedDatabase {
   }
 
   #openStore(): DatabaseStore {
-    const store = DatabaseStore.open(this.#context, this.id, this.#wasInUse);
+    const store = DatabaseStore.open(this.#context, this.id, this.#before.wasInUse);
     this.#position = new PositionFile(join(this.directory, 'position'));
     this.#applied = this.#position.read();
     return store;
   }
 
   #openFiles(): FollowerDatabase {
+    this.#isSettled = false;
     const {filesDirectory, mountDirectory, disk, lockBytes, sync, randomU32, buffer} = this.#context;
     const backing = join(filesDirectory, this.name);
     return FollowerDatabase.open({
@@ -340,15 +362,41 @@ export class FollowedDatabase {
     }
   }
 
+  /** Until this is done, or a copy has come, every start finds the files in doubt. */
+  #examineIfInDoubt(): FollowStep {
+    const {store} = this;
+    const isInDoubt = store.isRebuilding || (!this.#before.isTrusted && store.position.txid > 0n);
+    if (isInDoubt && this.#examineAll() === 'again') return 'again';
+    this.#isExamined = true;
+    if (!this.#isUnknown) this.#noteTrusted();
+    return 'done';
+  }
+
+  #noteTrusted(): void {
+    if (!this.#before.isTrusted) this.#before.trusted();
+  }
+
+  #examineAll(): FollowStep {
+    try {
+      return this.#examine();
+    } catch (error) {
+      const {code} = error as NodeJS.ErrnoException;
+      if (error instanceof AssertionError || PASSING.has(code)) throw error;
+      this.#isUnknown = true;
+      this.#before.damaged(error);
+      return 'done';
+    }
+  }
+
   /**
    * The machine lost its memory, or the checksums are gone: finds out whether the files are where the log ends, if need be after
    * writing everything since the last flush once more. If that does not help either, they are unknown.
    */
-  #examine(): void {
+  #examine(): FollowStep {
     const {store} = this;
     if (this.#matchesLog()) {
       this.#setApplied(store.position);
-      return;
+      return 'done';
     }
     const durable = store.checksums.state === 'missing' ? undefined : store.checksums.durablePosition;
     if (
@@ -357,9 +405,11 @@ export class FollowedDatabase {
       durable.txid < store.position.txid
     ) {
       this.#applied = durable;
-      if (this.#catchUpFiles() === 'done' && this.#matchesLog()) return;
+      if (this.#catchUpFiles() === 'again') return 'again';
+      if (!this.#isUnknown && this.#matchesLog()) return 'done';
     }
     this.#isUnknown = true;
+    return 'done';
   }
 
   /** Whether the files' pages add up to the checksum at the log's end. Fills the table if it was lost. */
@@ -375,28 +425,10 @@ export class FollowedDatabase {
         return target.length;
       },
     };
-    const staged = this.#hashImage(image, pageSize, pageCount);
-    const rolling = staged.checksums.reduce<Checksum>(
-      (sum, checksum) => xorChecksum(sum, checksum),
-      CHECKSUM_FLAG,
-    );
+    const {staged, rolling} = hashImage(image, pageSize, pageCount, this.#context);
     if (rolling !== store.position.checksum) return false;
     if (store.isRebuilding) store.adoptImage(staged);
     return true;
-  }
-
-  #hashImage(image: ByteSource, pageSize: number, pageCount: number): StagedChecksums {
-    const staged: StagedChecksums = {pageSize, commit: pageCount, pgnos: [], checksums: []};
-    const lockPgno = this.#context.lockPgno(pageSize);
-    const page = new Uint8Array(pageSize);
-    for (let pgno = 1; pgno <= pageCount; pgno++) {
-      if (pgno === lockPgno) continue;
-      if (image.read((pgno - 1) * pageSize, page) !== pageSize)
-        throw new LtxError('LTX_TRUNCATED', `Cannot read page ${pgno}: the image is cut short`, {pgno});
-      staged.pgnos.push(pgno);
-      staged.checksums.push(this.#context.pageHasher.checksum(pgno, page));
-    }
-    return staged;
   }
 }
 
@@ -406,26 +438,6 @@ function part(source: ByteSource, offset: number, size: number): ByteSource {
     size,
     read: (position, target) =>
       source.read(offset + position, target.subarray(0, Math.min(target.length, size - position))),
-  };
-}
-
-/** Pages of an image as one transaction. */
-function imageTransaction(
-  image: ByteSource,
-  pgnos: readonly number[],
-  {pageSize, commit}: StagedChecksums,
-): PageTransaction {
-  return {
-    pageSize,
-    commit,
-    pageCountHint: pgnos.length,
-    *pages() {
-      const page = new Uint8Array(pageSize);
-      for (const pgno of pgnos) {
-        image.read((pgno - 1) * pageSize, page);
-        yield {pgno, page};
-      }
-    },
   };
 }
 
