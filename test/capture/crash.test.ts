@@ -1,4 +1,4 @@
-import {existsSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync} from 'node:fs';
+import {existsSync, readdirSync, rmSync, statSync, truncateSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import Database from 'better-sqlite3';

@@ -21,6 +21,7 @@ import {Seals} from '../../src/engine/capture/seal.ts';
 import {Catalog} from '../../src/engine/catalog.ts';
 import {Disk} from '../../src/lib/disk.ts';
 import {toChecksum, toTxid} from '../../src/ltx/position.ts';
+import {decodeDirtyList} from '../../src/verify/dirty-list.ts';
 
 const disk = new Disk();
 let folder: string;
@@ -53,11 +54,13 @@ function apply(
   switch (step.kind) {
     case 'add':
       dirty.add(step.first, step.count);
+      if (model.isUnknown) return;
       for (let i = 0; i < step.count; i++) model.pages.add(step.first + i);
       return;
     case 'unknown':
       dirty.addUnknown();
       model.isUnknown = true;
+      model.pages.clear();
       return;
     case 'pending':
       dirty.setPending(step.txid);
@@ -104,6 +107,32 @@ describe('DirtyPages', () => {
       }),
       {numRuns: 150},
     );
+  });
+
+  test('open() knows that a full list may lack pages, and too many pages are not remembered one by one', () => {
+    const path = join(folder, 'dirty');
+    const recordCount = 1 << 20;
+    const bytes = Buffer.alloc(16 + recordCount * 12);
+    bytes.writeUInt32LE(1, 0);
+    for (let at = 16; at < bytes.length; at += 12)
+      for (const [field, value] of [1, 7, 1].entries()) bytes.writeUInt32LE(value, at + 4 * field);
+    for (const [missing, isFull] of [
+      [12, false],
+      [0, true],
+    ] as const) {
+      writeFileSync(path, bytes.subarray(0, bytes.length - missing));
+      const dirty = DirtyPages.open(disk, path);
+      expect(dirty.isUnknown).toBe(isFull);
+      expect(decodeDirtyList(readFileSync(path)).isUnknown).toBe(isFull);
+      dirty.clear();
+      expect(dirty.isAny).toBe(false);
+      dirty.add(1, 1 << 25);
+      expect([dirty.isUnknown, dirty.count]).toEqual([true, 0]);
+      dirty.close();
+      const again = DirtyPages.open(disk, path);
+      expect(again.isUnknown).toBe(true);
+      again.close();
+    }
   });
 
   test('open() ignores a record that was cut short', () => {

@@ -8,7 +8,7 @@ import type {Flusher} from '../flusher.ts';
 import {WaitList} from '../mount/database-hooks.ts';
 import {BackingFiles} from './backing-files.ts';
 import {DirtyPages} from './dirty-pages.ts';
-import {isFileWhole, pagesOfLastRecord, readFramePage} from './plans.ts';
+import {isFileWhole, pagesOfLastRecord, readCommittedPage} from './plans.ts';
 import {
   type PreparedRecord,
   prepareRecord,
@@ -157,7 +157,8 @@ export class CapturedDatabase {
     const directory = join(this.#context.directory, id);
     mkdirSync(directory, {recursive: true, mode: 0o700});
     this.#dirty = DirtyPages.open(this.#context.disk, join(directory, 'dirty'));
-    const unconfirmed = isUnclean && this.isJournalActive ? this.#dirty.pendingTxid : 0n;
+    if (!this.isJournalActive && this.#dirty.pendingTxid > 0n) this.#dirty.setPending(0n); // Its journal is gone: it stands.
+    const unconfirmed = isUnclean ? this.#dirty.pendingTxid : 0n;
     const store = DatabaseStore.open(this.#context, id, isUnclean, unconfirmed);
     this.#store = store;
     this.#flusher.attach(store, this.#context.nowMs());
@@ -377,15 +378,14 @@ export class CapturedDatabase {
 
   /** The content of a page as of the last commit that was seen, in whichever file it is. */
   readPage(pgno: number, target: Uint8Array): void {
-    const frame = this.tracker.findFrame(pgno, this.tracker.committedCount);
-    if (frame >= 0) readFramePage(this.files, frame, target);
-    else this.files.readMainPage(pgno, target);
+    readCommittedPage(this.files, this.tracker, pgno, target);
   }
 
-  /** Makes log and page checksums durable. Waits for the disk. */
+  /** Makes log, page checksums and files durable. Waits for the disk. */
   flush(): void {
     this.#flusher.detach();
     this.#store?.flush();
+    this.files.sync(this.#context.disk);
   }
 
   close(): void {

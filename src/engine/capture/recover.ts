@@ -63,11 +63,17 @@ export function recoverDatabase(database: CapturedDatabase, left: LeftBehind): v
     while (isLogged && tracker.committedEnd < last.walOffset + last.walSize && tracker.next() !== undefined);
     if (database.isJournalActive || database.isDirty) database.noteUnknown();
     else database.captureAll();
-  } else if (isLogged && left === 'daemon-died') {
+  } else if (isLogged) {
+    const end = last.walOffset + last.walSize;
     // The last transaction of a writer that died may have been overwritten in part, or by another one.
-    tracker.load(walSize, last.walOffset);
-    database.recaptureWal(last.walOffset + last.walSize, database.pagesOfLastRecord());
-  } else if (isLogged) tracker.load(walSize, last.walOffset + last.walSize);
+    const knownEnd = left === 'daemon-died' ? last.walOffset : end;
+    tracker.load(walSize, knownEnd);
+    if (tracker.committedEnd < knownEnd) {
+      recoverUnknown(database);
+      return;
+    }
+    if (left === 'daemon-died') database.recaptureWal(end, database.pagesOfLastRecord());
+  }
   database.noteWal([]); // A file that was written without a journal is captured when it is flushed or quiet.
 }
 

@@ -168,15 +168,17 @@ export class WalTracker {
     return this.#header === undefined || size >= this.committedEnd ? [] : this.wrote(size, 0);
   }
 
-  /** Goes on from a known state after a restart: `capturedEnd` bytes of the WAL with these salts are in the log already. */
+  /**
+   * Goes on from a known state after a restart: `capturedEnd` bytes of the WAL with these salts are in the log already. Where the
+   * disk has lost some of them `committedEnd` is less afterwards.
+   */
   load(walSize: number, capturedEnd: number): void {
     this.reset();
     this.#readHeader();
     this.#writtenEnd = walSize;
     if (this.#header === undefined) return;
     const known = Math.floor((Math.min(capturedEnd, walSize) - WAL_HEADER_SIZE) / this.#frameSize);
-    for (let frame = 0; frame < known; frame++) this.#adopt(frame);
-    this.#validCount = Math.max(0, known);
+    while (this.#validCount < known && this.#adopt(this.#header));
     this.#committedCount = this.#validCount;
   }
 
@@ -246,15 +248,17 @@ export class WalTracker {
     this.#sums = sums;
   }
 
-  /** A frame that was captured before: its header says the checksum that the next one goes on from. */
-  #adopt(frame: number): void {
+  /** A frame that was captured before: its header says the checksum that the next one goes on from. False where it is not there. */
+  #adopt({pageSize, salt1, salt2}: StoredWalHeader): boolean {
     const bytes = new Uint8Array(WAL_FRAME_HEADER_SIZE);
-    this.#read(bytes, frameOffset(frame, this.pageSize));
-    const header = decodeWalFrameHeader(bytes);
-    this.#running[0] = header.checksum1;
-    this.#running[1] = header.checksum2;
-    this.#validCount = frame;
-    this.#push(header.pgno);
+    this.#read(bytes, frameOffset(this.#validCount, pageSize));
+    if (readU32be(bytes, 0) === 0) return false; // Zeros: the disk lost it.
+    const frame = decodeWalFrameHeader(bytes);
+    if (frame.salt1 !== salt1 || frame.salt2 !== salt2) return false;
+    this.#running[0] = frame.checksum1;
+    this.#running[1] = frame.checksum2;
+    this.#push(frame.pgno);
+    return true;
   }
 
   #readFrames(frame: number, count: number): Uint8Array {
