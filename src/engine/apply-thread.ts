@@ -73,13 +73,15 @@ class ApplyThread {
   start(): void {
     const inUse = new Set(this.#marks.list());
     const databases = [];
-    for (const [id, name] of this.#catalog.entries()) {
-      const database = this.#add(id, name, inUse.has(id));
+    for (const [id, name] of this.#catalog.entries()) this.#add(id, name, inUse.has(id));
+    // Where files have to be examined, that comes before the primary is told what is here.
+    for (const id of inUse) this.#attachSoon(id);
+    for (const [id, database] of this.#databases) {
+      const {name} = database;
       const summary = inUse.has(id) ? undefined : this.#catalog.summaryOf(id);
       databases.push(summary === undefined ? database.info : {id, name, ...summary});
     }
     this.#post({type: 'databases', databases});
-    for (const id of inUse) this.#attachSoon(id);
     this.#data.port.on('message', (command: ApplyCommand) => {
       this.#keepAwake.note();
       if (command.type === 'cancel') this.#cancelled.add(command.request);

@@ -59,7 +59,7 @@ describe('what a start believes of files that were in use', {timeout: 120_000}, 
     await until(
       async () => (await txidOf(node, name)) >= 1,
       60_000,
-      () => 'not captured',
+      () => `not captured: ${node.log}`,
     );
     return app;
   }
@@ -108,9 +108,9 @@ describe('what a start believes of files that were in use', {timeout: 120_000}, 
 
   test('a comparison that dies with its daemon, or that a stop ends, is begun again', async () => {
     node = await TestNode.start({role: 'primary'});
-    await hold('a.db', 'DELETE', 1_000_000);
+    await hold('a.db', 'DELETE', 500_000);
     await killAll();
-    damage('a.db', 20_000);
+    damage('a.db', 10_000);
     await node.restart();
     await node.killDaemon();
     expect(markOf('a.db')).toMatch(/^- - /);
@@ -133,7 +133,7 @@ describe('what a start believes of files that were in use', {timeout: 120_000}, 
 
   test('while all pages are compared, apps read, and write to the WAL', async () => {
     node = await TestNode.start({role: 'primary'});
-    await hold('a.db', 'WAL', 1_000_000);
+    await hold('a.db', 'WAL', 500_000);
     await killAll();
     const mark = join(node.data, 'active', databaseId(node.data, 'a.db') ?? '');
     const app = sqliteApp(
