@@ -3,7 +3,7 @@ import {join} from 'node:path';
 import {NodeIdentity} from '../cluster/node-identity.ts';
 import type {Config} from '../config/options.ts';
 import {FsClient} from '../engine/client/fs-client.ts';
-import {diskThatCrashesAt, noteBoot} from '../engine/data-directory.ts';
+import {bootId, diskThatCrashesAt} from '../engine/data-directory.ts';
 import {
   type DaemonMessage,
   EXIT_HOPELESS,
@@ -55,23 +55,20 @@ export async function runDaemon(
   const {isResuming} = await go;
   try {
     lockDataAsDaemon(config.dataDir);
-    const disk = diskThatCrashesAt(undefined);
-    const isNewBoot = noteBoot(disk, config.dataDir);
     const node = await Node.start({
       config,
       log,
-      identity: NodeIdentity.open(disk, config.dataDir),
+      identity: NodeIdentity.open(diskThatCrashesAt(undefined), config.dataDir),
       fsWorker,
       onServing: () => {
         writeFileSync(join(config.dataDir, 'daemon.pid'), `${process.pid}\n`);
         tell({type: 'serving'});
       },
-      run: process.env.FERRITE_RUN ?? '',
       thread: {
         fuseFd: FUSE_FD,
         heartbeatFd: HEARTBEAT_FD,
         isResuming,
-        isNewBoot,
+        epoch: {boot: bootId(), run: process.env.FERRITE_RUN ?? ''},
         crashAt: process.env.FERRITE_CRASH_AT,
       },
     });

@@ -21,13 +21,11 @@ export interface NodeOptions {
   readonly config: Config;
   readonly log: Logger;
   readonly identity: NodeIdentity;
-  /** Names the keeper under which this daemon runs. */
-  readonly run: string;
   /** Called when the kernel's requests are served. */
   readonly onServing: () => void;
   /** The fs thread, loaded. */
   readonly fsWorker: Worker;
-  readonly thread: Pick<FsThreadData, 'fuseFd' | 'heartbeatFd' | 'isResuming' | 'isNewBoot' | 'crashAt'>;
+  readonly thread: Pick<FsThreadData, 'fuseFd' | 'heartbeatFd' | 'isResuming' | 'epoch' | 'crashAt'>;
 }
 
 const LISTEN_RETRY_MS = 50;
@@ -57,18 +55,18 @@ export class Node {
     this.ended = new Promise(resolve => {
       this.#end = resolve;
     });
-    const {config, identity, thread, run} = options;
+    const {config, identity, thread} = options;
     const role = config.leaseCandidate ? 'primary' : 'follower';
     this.#data = {
       fuseFd: thread.fuseFd,
       dataDirectory: config.dataDir,
       mountDirectory: config.fuseDir,
       role,
-      term: role === 'primary' ? identity.beginTerm(run) : identity.term,
+      term: role === 'primary' ? identity.beginTerm(thread.epoch.run) : identity.term,
       compress: config.dataCompress,
       pendingByte: config.debugPendingByte,
       followerWrites: config.fuseFollowerWrites,
-      isNewBoot: thread.isNewBoot,
+      epoch: thread.epoch,
       crashAt: thread.crashAt,
       keepsAwake: config.fuseKeepAwake,
     };

@@ -17,9 +17,10 @@ import {type DataPaths, dataPaths, diskThatCrashesAt} from './data-directory.ts'
 import {summaryOf} from './database-store.ts';
 import {ActiveMarks} from './follow/active-marks.ts';
 import {DatabaseFiles, finishRename} from './follow/database-files.ts';
-import {type FollowContext, FollowedDatabase, positionAfter} from './follow/followed-database.ts';
+import {type FollowContext, FollowedDatabase} from './follow/followed-database.ts';
 import {keepLog} from './follow/kept-log.ts';
 import {IncomingTransfer} from './follow/large-transfer.ts';
+import {positionAfter} from './follow/record-check.ts';
 import type {DatabaseInfo} from './messages.ts';
 
 const BUFFER_SIZE = 1024 * 1024;
@@ -51,7 +52,7 @@ class ApplyThread {
     const lockPgno = (pageSize: number) => lockBytes.lockPgno(pageSize);
     this.#catalog = Catalog.open(disk, this.#paths.catalog);
     this.#files = new DatabaseFiles(disk, data.mountDirectory, this.#paths.files);
-    this.#marks = new ActiveMarks(data.dataDirectory);
+    this.#marks = new ActiveMarks(data.dataDirectory, data.epoch.boot);
     for (const name of readdirSync(this.#paths.incoming))
       rmSync(join(this.#paths.incoming, name), {recursive: true, force: true});
     this.#context = {
@@ -76,13 +77,14 @@ class ApplyThread {
   start(): void {
     const inUse = new Set(this.#marks.list());
     const databases = [];
-    for (const [id, name] of this.#catalog.entries()) {
-      const database = this.#add(id, name, inUse.has(id));
+    for (const [id, name] of this.#catalog.entries()) this.#add(id, name, inUse.has(id));
+    // Where files have to be examined, that comes before the primary is told what is here.
+    for (const id of inUse) this.#attachSoon(id);
+    for (const [id, database] of this.#databases) {
       const summary = inUse.has(id) ? undefined : this.#catalog.summaryOf(id);
-      databases.push(summary === undefined ? this.#infoOf(database) : {id, name, ...summary});
+      databases.push(summary === undefined ? this.#infoOf(database) : {id, name: database.name, ...summary});
     }
     this.#post({type: 'databases', databases});
-    for (const id of inUse) this.#attachSoon(id);
     this.#data.port.on('message', (command: ApplyCommand) => {
       this.#keepAwake.note();
       if (command.type === 'cancel') this.#cancelled.add(command.request);
@@ -270,8 +272,14 @@ class ApplyThread {
 
   #add(id: string, name: string, wasInUse: boolean): FollowedDatabase {
     const database = new FollowedDatabase(this.#context, id, name, {
-      isNewBoot: this.#data.isNewBoot,
       wasInUse,
+      isTrusted: !wasInUse || this.#marks.isTrusted(id),
+      trusted: () => this.#marks.trust(id),
+      damaged: error =>
+        this.#log('error', 'files of a database are damaged; a copy will replace them', {
+          name,
+          error: (error as Error).message,
+        }),
     });
     this.#databases.set(id, database);
     return database;
@@ -338,13 +346,8 @@ class ApplyThread {
     fields: Readonly<Record<string, unknown>> = {},
   ): void {
     const {store, directory, name} = database;
-    const kept = keepLog(
-      this.#context.disk,
-      store,
-      join(directory, 'log'),
-      this.#paths.lost,
-      this.#spoolPath(),
-    );
+    const log = join(directory, 'log');
+    const kept = keepLog(this.#context.disk, store, log, this.#paths.lost, this.#spoolPath());
     if (!kept.isNew) return;
     this.#log(level, message, {name, txid: String(store.position.txid), ...fields, kept: kept.path});
   }
@@ -363,9 +366,9 @@ class ApplyThread {
     for (const database of this.#databases.values()) {
       const wasAttached = database.isAttached;
       database.detach();
-      if (wasAttached) this.#catalog.summarize(database.id, summaryOf(database.store));
+      if (wasAttached && database.isSettled) this.#catalog.summarize(database.id, summaryOf(database.store));
       database.close();
-      this.#marks.clear(database.id);
+      if (database.isSettled) this.#marks.clear(database.id);
     }
   }
 

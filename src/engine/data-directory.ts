@@ -94,16 +94,9 @@ export function removeHidden(paths: DataPaths): void {
   for (const name of readdirSync(paths.hidden)) unlinkSync(join(paths.hidden, name));
 }
 
-const BOOT_ID = '/proc/sys/kernel/random/boot_id';
-
-/** Whether the machine was started since the last daemon ran on this directory; remembers this start. */
-export function noteBoot(disk: Disk, directory: string): boolean {
-  const path = join(directory, 'boot-id');
-  const now = readFileSync(BOOT_ID, 'utf8');
-  const before = readIfThere(path);
-  if (before === now) return false;
-  disk.writeFileAtomic('boot:note', path, Buffer.from(now));
-  return before !== undefined;
+/** Names this start of the machine: what an earlier one did not flush may be gone. */
+export function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 }
 
 export function readIfThere(path: string): string | undefined {

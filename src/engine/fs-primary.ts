@@ -58,6 +58,7 @@ export class FsPrimary {
         nowMs: Date.now,
         register: (database, id) => this.#databases.registered(database, id),
         committed: (database, entry) => this.#committed(database, entry),
+        checked: (database, isChecked) => this.#databases.checked(database, isChecked),
         report: (database, event, error) =>
           this.#log(error === undefined ? 'info' : 'error', event, {
             database: database.name,
@@ -65,7 +66,7 @@ export class FsPrimary {
           }),
       },
       catalog,
-      seals: new Seals(data.dataDirectory, data.isNewBoot),
+      seals: new Seals(data.dataDirectory, data.epoch),
       filesDirectory: dataPaths(data.dataDirectory).files,
       created: (id, name) => outbox.add({type: 'created', id, name}),
       renamed: (id, name) => outbox.add({type: 'renamed', id, name}),

@@ -14,6 +14,17 @@ export interface LogMessage {
   readonly fields: Readonly<Record<string, unknown>>;
 }
 
+/**
+ * Under what a daemon serves. While both stay the same only a daemon has died: nothing that it wrote is lost, and nobody
+ * else could change the files.
+ */
+export interface Epoch {
+  /** Names the machine's start. */
+  readonly boot: string;
+  /** Names the keeper. */
+  readonly run: string;
+}
+
 /** What both threads are started with. */
 export interface ThreadData {
   readonly fuseFd: number;
@@ -24,8 +35,7 @@ export interface ThreadData {
   readonly compress: boolean;
   readonly pendingByte: number | undefined;
   readonly followerWrites: 'busy' | 'readonly';
-  /** The machine was started anew since a daemon last ran: what was not flushed may be lost. */
-  readonly isNewBoot: boolean;
+  readonly epoch: Epoch;
   /** A test wants the process to die at this disk call: `name` or `name:count`. */
   readonly crashAt: string | undefined;
   /** While there is much to do, CPUs should not sleep. */

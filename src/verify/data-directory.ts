@@ -1,8 +1,7 @@
-import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {Seals} from '../engine/capture/seal.ts';
 import {isDatabaseId} from '../engine/catalog.ts';
-import {dataPaths} from '../engine/data-directory.ts';
+import {bootId, dataPaths} from '../engine/data-directory.ts';
 import type {Disk} from '../lib/disk.ts';
 import {Crc64Factory} from '../ltx/crc64.ts';
 import {LockBytes} from '../sqlite/lock-bytes.ts';
@@ -18,18 +17,7 @@ export interface VerifyOptions {
 }
 
 /** What lies in a data directory beside the folders of `dataPaths`. */
-const STATE_NAMES = [
-  'hidden-folders',
-  'active',
-  'boot-id',
-  'identity',
-  'lock',
-  'keeper.pid',
-  'daemon.pid',
-  'mounted',
-];
-
-const BOOT_ID = '/proc/sys/kernel/random/boot_id';
+const STATE_NAMES = ['hidden-folders', 'active', 'identity', 'lock', 'keeper.pid', 'daemon.pid', 'mounted'];
 
 /**
  * Checks everything that a node keeps, every byte of it, and yields all that is wrong or unusual, not the first only. Reads
@@ -118,15 +106,13 @@ function* readActive(
     if (!databases.has(id))
       yield note('FILE_UNKNOWN', `active/${id}`, 'Marks a database that is not in the catalog');
   }
-  const bootId = yield* tried('boot-id', () => folder.readAll('boot-id')?.toString('utf8'));
-  const isNewBoot = bootId !== undefined && bootId !== readFileSync(BOOT_ID, 'utf8');
-  const seals = active === undefined ? undefined : new Seals(folder.directory, isNewBoot);
+  const boot = bootId();
+  const seals = active === undefined ? undefined : new Seals(folder.directory, {boot, run: ''});
   return (id, {name}) => {
     const isActive = active?.includes(id) === true;
-    if (isActive && isNewBoot) return 'rebooted';
+    if (isActive && seals?.bootOf(id) !== boot) return 'rebooted';
     if (folder.list(`databases/${id}`)?.includes('position') === true) return 'following';
-    const left = seals?.leftBehind(id, join(folder.directory, 'files', name)) ?? 'unknown';
-    if (left === 'closed' || left === 'daemon-died') return left;
-    return isActive ? 'rebooted' : 'touched';
+    if (isActive) return 'daemon-died';
+    return seals?.leftBehind(id, join(folder.directory, 'files', name)) === 'closed' ? 'closed' : 'touched';
   };
 }

@@ -20,7 +20,10 @@ export function decodeDirtyList(bytes: Buffer | undefined): DirtyList {
   const pages = new PageRanges(RANGES_MAX);
   if (bytes === undefined || bytes.length < HEADER_SIZE) return {pendingTxid: 0n, isUnknown: false, pages};
   const generation = bytes.readUInt32LE(0);
-  let isUnknown = false;
+  // A full list may lack what came after.
+  let isUnknown =
+    bytes.length >= HEADER_SIZE + RANGES_MAX * RECORD_SIZE &&
+    bytes.readUInt32LE(HEADER_SIZE + (RANGES_MAX - 1) * RECORD_SIZE) === generation;
   for (let at = HEADER_SIZE; at + RECORD_SIZE <= bytes.length; at += RECORD_SIZE) {
     if (bytes.readUInt32LE(at) !== generation) break;
     const first = bytes.readUInt32LE(at + 4);

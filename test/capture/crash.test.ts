@@ -1,10 +1,10 @@
-import {existsSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync} from 'node:fs';
+import {existsSync, readdirSync, rmSync, statSync, truncateSync} from 'node:fs';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import Database from 'better-sqlite3';
 import {afterEach, describe, expect, test} from 'vitest';
 import {databaseId, expectLogEqualsDatabase, txidOf} from '../support/log-oracle.ts';
-import {TestNode, until} from '../support/node.ts';
+import {pretendReboot, TestNode, until} from '../support/node.ts';
 import {App, runSqlite, sqliteApp} from './apps.ts';
 
 const JOURNAL_MODES = ['DELETE', 'TRUNCATE', 'PERSIST', 'WAL', 'MEMORY'];
@@ -162,7 +162,7 @@ describe('capture over crashes', () => {
       await node.killAll();
       await new App('umount', ['-l', node.mount]).ended;
       await app.ended;
-      writeFileSync(join(node.data, 'boot-id'), 'another start of the machine\n');
+      pretendReboot(node);
       const log = join(node.data, 'databases', databaseId(node.data, 'a.db') ?? '', 'log');
       const segment = readdirSync(log).filter(name => statSync(join(log, name)).size > 20_000)[0];
       if (segment !== undefined) truncateSync(join(log, segment), statSync(join(log, segment)).size - 9_000);

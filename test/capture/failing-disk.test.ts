@@ -40,6 +40,7 @@ class Daemon {
       flusher: new Flusher({threadCount: 0, threadCountMax: 0, fuseFd: -1, wakeFd: -1}),
       nowMs: () => this.nowMs,
       register: (database, id) => this.databases.registered(database, id),
+      checked: (database, isChecked) => this.databases.checked(database, isChecked),
       committed: () => undefined,
       resume: () => undefined,
       report: (database, event) => this.reports.push(`${database.name}: ${event}`),
@@ -47,7 +48,7 @@ class Daemon {
     this.databases = new CapturedDatabases({
       context,
       catalog: Catalog.open(disk, join(folder, 'catalog')),
-      seals: new Seals(folder, false),
+      seals: new Seals(folder, {boot: 'boot', run: 'run'}),
       filesDirectory: join(folder, 'files'),
       created: id => this.created.push(id),
       renamed: () => undefined,

@@ -21,6 +21,7 @@ import {Seals} from '../../src/engine/capture/seal.ts';
 import {Catalog} from '../../src/engine/catalog.ts';
 import {Disk} from '../../src/lib/disk.ts';
 import {toChecksum, toTxid} from '../../src/ltx/position.ts';
+import {decodeDirtyList} from '../../src/verify/dirty-list.ts';
 
 const disk = new Disk();
 let folder: string;
@@ -53,11 +54,13 @@ function apply(
   switch (step.kind) {
     case 'add':
       dirty.add(step.first, step.count);
+      if (model.isUnknown) return;
       for (let i = 0; i < step.count; i++) model.pages.add(step.first + i);
       return;
     case 'unknown':
       dirty.addUnknown();
       model.isUnknown = true;
+      model.pages.clear();
       return;
     case 'pending':
       dirty.setPending(step.txid);
@@ -104,6 +107,32 @@ describe('DirtyPages', () => {
       }),
       {numRuns: 150},
     );
+  });
+
+  test('open() knows that a full list may lack pages, and too many pages are not remembered one by one', () => {
+    const path = join(folder, 'dirty');
+    const recordCount = 1 << 20;
+    const bytes = Buffer.alloc(16 + recordCount * 12);
+    bytes.writeUInt32LE(1, 0);
+    for (let at = 16; at < bytes.length; at += 12)
+      for (const [field, value] of [1, 7, 1].entries()) bytes.writeUInt32LE(value, at + 4 * field);
+    for (const [missing, isFull] of [
+      [12, false],
+      [0, true],
+    ] as const) {
+      writeFileSync(path, bytes.subarray(0, bytes.length - missing));
+      const dirty = DirtyPages.open(disk, path);
+      expect(dirty.isUnknown).toBe(isFull);
+      expect(decodeDirtyList(readFileSync(path)).isUnknown).toBe(isFull);
+      dirty.clear();
+      expect(dirty.isAny).toBe(false);
+      dirty.add(1, 1 << 25);
+      expect([dirty.isUnknown, dirty.count]).toEqual([true, 0]);
+      dirty.close();
+      const again = DirtyPages.open(disk, path);
+      expect(again.isUnknown).toBe(true);
+      again.close();
+    }
   });
 
   test('open() ignores a record that was cut short', () => {
@@ -201,12 +230,16 @@ describe('Seals', () => {
     const path = join(folder, 'a.db');
     writeFileSync(path, 'content');
     mkdirSync(join(folder, 'databases', 'x'), {recursive: true});
-    const seals = new Seals(folder, false);
+    const epoch = {boot: 'b1', run: 'r1'};
+    const seals = new Seals(folder, epoch);
     expect(seals.leftBehind('x', path)).toBe('unknown');
-    seals.open('x', path);
+    seals.open('x', path, false);
     expect(seals.active()).toEqual(['x']);
-    expect(new Seals(folder, false).leftBehind('x', path)).toBe('daemon-died');
-    expect(new Seals(folder, true).leftBehind('x', path)).toBe('unknown');
+    expect(new Seals(folder, epoch).leftBehind('x', path)).toBe('unknown');
+    seals.open('x', path, true);
+    expect(new Seals(folder, epoch).leftBehind('x', path)).toBe('daemon-died');
+    expect(new Seals(folder, {...epoch, boot: 'b2'}).leftBehind('x', path)).toBe('unknown');
+    expect(new Seals(folder, {...epoch, run: 'r2'}).leftBehind('x', path)).toBe('unknown');
     seals.close('x', path);
     expect(seals.active()).toEqual([]);
     expect(seals.leftBehind('x', path)).toBe('closed');

@@ -1,10 +1,19 @@
-import {mkdirSync, readFileSync, renameSync, rmdirSync, writeFileSync} from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import {cp, readdir, readFile, rm, stat, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
 import {afterEach, expect, test} from 'vitest';
 import {databaseId} from '../support/log-oracle.ts';
-import {TestNode, until} from '../support/node.ts';
+import {pretendReboot, TestNode, until} from '../support/node.ts';
 import {digest, expectEqual, position, python, shell} from './support.ts';
 
 const nodes: TestNode[] = [];
@@ -196,6 +205,34 @@ test('kill -9 of everything on a node, in the middle of writes, ends after a res
     await expectEqual(primary, follower, [name]);
   }
 });
+
+for (const end of ['killAll', 'stop'] as const) {
+  test(`a follower that lost bytes with the power, and whose first start ends by ${end} before a copy comes, takes one later`, async () => {
+    const primary = await startPrimary();
+    const follower = await startFollower(primary, {'skip-sync': 'true'});
+    await python(
+      "c = connect(sys.argv[1]); c.execute('create table big(x)'); c.execute('begin'); [c.execute('insert into big values(randomblob(900))') for i in range(300)]; c.execute('commit')",
+      [primary.path('a.db')],
+    );
+    await expectEqual(primary, follower, ['a.db']);
+    await follower.killAll();
+    await primary.stop();
+    pretendReboot(follower);
+    const file = openSync(follower.backing('a.db'), 'r+');
+    writeSync(file, Buffer.alloc(64), 0, 64, 20 * 4096);
+    closeSync(file);
+    await follower.restart();
+    await follower[end]();
+    await primary.restart();
+    await follower.restart();
+    const expected = await digest(primary.path('a.db'));
+    await until(
+      async () => (await digest(follower.path('a.db')).catch(() => '')) === expected,
+      30_000,
+      () => follower.log,
+    );
+  });
+}
 
 test('a primary that lost commits which its follower has: reported, kept in lost/, and equal again', async () => {
   const primary = await startPrimary();

@@ -5,6 +5,7 @@ import {
   mkdirSync,
   mkdtempSync,
   openSync,
+  readdirSync,
   readFileSync,
   rmSync,
   writeFileSync,
@@ -202,6 +203,15 @@ export class TestNode {
       lines[0]?.startsWith('  ') ? `${section}:\n${lines.join('\n')}\n` : `${section}: ${lines[0]}\n`,
     );
     writeFileSync(join(this.directory, 'ferrite.yml'), yaml.join(''));
+  }
+}
+
+/** The marks of a stopped node's databases in use are those that an earlier start of the machine left. */
+export function pretendReboot(node: TestNode): void {
+  const active = join(node.data, 'active');
+  for (const id of readdirSync(active)) {
+    const mark = readFileSync(join(active, id), 'utf8');
+    writeFileSync(join(active, id), mark.replace(/^\S+/, 'another-start-of-the-machine'));
   }
 }
 

@@ -1,4 +1,5 @@
 import {closeSync, constants, fstatSync, openSync, readSync} from 'node:fs';
+import type {Disk} from '../../lib/disk.ts';
 
 const NO_FD = -1;
 
@@ -43,6 +44,19 @@ export class BackingFiles {
   readMainPage(pgno: number, target: Uint8Array): void {
     const count = this.readMain(target, (pgno - 1) * target.length);
     if (count < target.length) target.fill(0, count);
+  }
+
+  /** Makes the files durable that are there. Waits for the disk. */
+  sync(disk: Disk): void {
+    for (const suffix of ['', '-wal', '-journal']) {
+      const fd = openIfThere(this.#path + suffix);
+      if (fd === NO_FD) continue;
+      try {
+        disk.sync(`files:sync${suffix}`, fd);
+      } finally {
+        closeSync(fd);
+      }
+    }
   }
 
   walGone(): void {

@@ -8,7 +8,7 @@ import type {Flusher} from '../flusher.ts';
 import {WaitList} from '../mount/database-hooks.ts';
 import {BackingFiles} from './backing-files.ts';
 import {DirtyFile} from './dirty-file.ts';
-import {pagesOfLastRecord, readFramePage} from './plans.ts';
+import {pagesOfLastRecord, readCommittedPage} from './plans.ts';
 import type {QueuedWork} from './queued-work.ts';
 import {
   type PreparedRecord,
@@ -22,6 +22,7 @@ import {StoreFlusher} from './store-flusher.ts';
 import {TransactionPlans} from './transaction-plans.ts';
 import {UndonePages} from './undone-pages.ts';
 import {WalTracker, type WalTransaction} from './wal-tracker.ts';
+import {WholeCheck} from './whole-check.ts';
 
 /** What all captured databases of the node share. */
 export interface CaptureContext extends StoreContext {
@@ -31,6 +32,8 @@ export interface CaptureContext extends StoreContext {
   /** A database of this name has its first transaction: makes its ID known. */
   readonly register: (database: CapturedDatabase, id: string) => void;
   readonly committed: (database: CapturedDatabase, entry: LogEntry) => void;
+  /** Whether the files are known to be what the log says, or still have to be compared with it. Must not throw. */
+  readonly checked: (database: CapturedDatabase, isChecked: boolean) => void;
   /** Serves the requests that waited for this. */
   readonly resume: (waits: WaitList) => void;
   readonly report: (database: {readonly name: string}, event: string, error: unknown) => void;
@@ -63,6 +66,7 @@ export class CapturedDatabase {
   lastUsedMs: number;
   readonly waits = new WaitList();
   readonly undone: UndonePages;
+  readonly check: WholeCheck;
   readonly #context: CaptureContext;
   readonly #hasher: PageHasher;
   readonly #plans: TransactionPlans;
@@ -102,6 +106,7 @@ export class CapturedDatabase {
       synced: () => context.resume(this.waits),
       failed: error => context.report(this, 'log not flushed', error),
     });
+    this.check = new WholeCheck(isChecked => context.checked(this, isChecked));
     this.lastUsedMs = context.nowMs();
   }
 
@@ -143,17 +148,13 @@ export class CapturedDatabase {
     const directory = join(this.#context.directory, id);
     mkdirSync(directory, {recursive: true, mode: 0o700});
     const dirty = this.dirtyFile.open(this.#context.disk, join(directory, 'dirty'));
-    const unconfirmed = isUnclean && this.isJournalActive ? dirty.pendingTxid : 0n;
+    if (!this.isJournalActive && dirty.pendingTxid > 0n) dirty.setPending(0n); // Its journal is gone: it stands.
+    const unconfirmed = isUnclean ? dirty.pendingTxid : 0n;
     const store = DatabaseStore.open(this.#context, id, isUnclean, unconfirmed);
     this.#store = store;
     this.#flusher.attach(store, this.#context.nowMs());
     this.dirtyFile.store();
     return store;
-  }
-
-  /** Something was written to the database file, nobody knows what. */
-  noteUnknown(): void {
-    this.dirtyFile.noteUnknown();
   }
 
   /** The -wal was written: queues the transactions that are complete now. Returns whether frames are left to check. */
@@ -235,9 +236,8 @@ export class CapturedDatabase {
   /** Pages in the last record of the log. */
   pagesOfLastRecord(): Uint32Array {
     const {crc64, lockBytes} = this.#context;
-    return this.#store === undefined
-      ? new Uint32Array(0)
-      : pagesOfLastRecord(this.#store.log, crc64, lockBytes);
+    const log = this.#store?.log;
+    return log === undefined ? new Uint32Array(0) : pagesOfLastRecord(log, crc64, lockBytes);
   }
 
   /** Captures what was written to the database file. With `publishes` false, `publish` makes it visible. */
@@ -253,10 +253,17 @@ export class CapturedDatabase {
 
   /** Compares every page with what the log says and captures the differences. */
   captureAll(): void {
+    this.check.begin();
     const {committedCount} = this.tracker;
     const plan = () => this.#plans.scan(committedCount);
     this.#enqueue(
-      {holds: 'file-writes', publishes: true, takesDirty: true, plan, giveUp: () => this.noteUnknown()},
+      {
+        holds: 'file-writes',
+        publishes: true,
+        takesDirty: true,
+        plan,
+        giveUp: () => this.dirtyFile.noteUnknown(),
+      },
       Number.POSITIVE_INFINITY,
     );
   }
@@ -274,7 +281,13 @@ export class CapturedDatabase {
     const {committedCount} = this.tracker;
     const plan = () => this.#plans.pages(pgnos, committedCount);
     this.#enqueue(
-      {holds: 'file-writes', publishes: true, takesDirty: false, plan, giveUp: () => this.noteUnknown()},
+      {
+        holds: 'file-writes',
+        publishes: true,
+        takesDirty: false,
+        plan,
+        giveUp: () => this.dirtyFile.noteUnknown(),
+      },
       count,
     );
   }
@@ -309,6 +322,7 @@ export class CapturedDatabase {
     try {
       if (prepared !== undefined) this.#publish(prepared);
       this.dirtyFile.clear();
+      this.check.confirmed();
     } catch (error) {
       // The app's commit is done: what the log lacks is still dirty, and owed to it.
       this.dirtyFile.isOwed = true;
@@ -318,6 +332,7 @@ export class CapturedDatabase {
 
   /** The journal stays after all: the transaction goes on, or is rolled back. */
   withdraw(): void {
+    this.check.withdrawn();
     this.#prepared?.writer.abort();
     this.#prepared = undefined;
     this.#finalization = 'none';
@@ -359,15 +374,14 @@ export class CapturedDatabase {
 
   /** The content of a page as of the last commit that was seen, in whichever file it is. */
   readPage(pgno: number, target: Uint8Array): void {
-    const frame = this.tracker.findFrame(pgno, this.tracker.committedCount);
-    if (frame >= 0) readFramePage(this.files, frame, target);
-    else this.files.readMainPage(pgno, target);
+    readCommittedPage(this.files, this.tracker, pgno, target);
   }
 
-  /** Makes log and page checksums durable. Waits for the disk. */
+  /** Makes log, page checksums and files durable. Waits for the disk. */
   flush(): void {
     this.#flusher.detach();
     this.#store?.flush();
+    this.files.sync(this.#context.disk);
   }
 
   close(): void {
@@ -430,11 +444,13 @@ export class CapturedDatabase {
   #finish(work: QueuedWork, prepared: PreparedRecord | undefined): void {
     if (work.publishes) {
       if (prepared !== undefined) this.#publish(prepared);
+      this.check.published();
       this.#queue.shift();
       this.#noteSuccess();
       if (work.takesDirty) this.publish();
     } else {
       this.#prepared = prepared;
+      this.check.prepared();
       if (prepared !== undefined) this.dirtyFile.pages?.setPending(this.#requireStore().position.txid + 1n);
       this.#queue.shift();
       this.#noteSuccess();
@@ -488,6 +504,7 @@ export class CapturedDatabase {
 
   *#prepare(makePlan: () => Slices<TransactionPlan | undefined>): Slices<PreparedRecord | undefined> {
     const plan = yield* makePlan();
+    this.check.planned(plan);
     if (plan === undefined) return undefined;
     if (plan.commit === 0 && this.#store === undefined) return undefined;
     const store = this.#requireStore();

@@ -53,7 +53,7 @@ export class CapturedDatabases {
   /** Called by the context when a database has its first transaction. */
   registered(database: CapturedDatabase, id: string): void {
     const {catalog, seals, created} = this.#options;
-    seals.open(id, database.files.path);
+    seals.open(id, database.files.path, true);
     try {
       catalog.set(id, database.name);
     } catch (error) {
@@ -62,6 +62,17 @@ export class CapturedDatabases {
     }
     created(id, database.name);
     this.#byId.set(id, database);
+  }
+
+  /** Called by the context: the mark says from now on whether a successor may trust the files. */
+  checked(database: CapturedDatabase, isChecked: boolean): void {
+    const {context, seals} = this.#options;
+    if (database.id === undefined) return;
+    try {
+      seals.open(database.id, database.files.path, isChecked);
+    } catch (error) {
+      context.report(database, 'mark of a database in use not written', error);
+    }
   }
 
   /** The database at `path`, or undefined where the file there is none. */
@@ -219,7 +230,7 @@ export class CapturedDatabases {
     if (now < this.#sweepAtMs) return false;
     this.#sweepAtMs = now + SWEEP_INTERVAL_MS;
     const idle = [...this.#byName.values()].filter(
-      database => now - database.lastUsedMs > IDLE_MS && !isInUse(database),
+      database => now - database.lastUsedMs > IDLE_MS && !isInUse(database) && !isAtWork(database),
     );
     for (const database of idle) this.#unload(database);
     return idle.length > 0;
@@ -251,9 +262,12 @@ export class CapturedDatabases {
     }
   }
 
-  /** Everything captured and durable, nothing left to recover at the next start. */
+  /**
+   * Everything captured and durable, nothing left to recover at the next start. A comparison of all pages that is under way
+   * may have a long way to go: the next start begins it again.
+   */
   close(): void {
-    for (const database of this.#byName.values()) this.#unload(database);
+    for (const database of this.#byName.values()) this.#unload(database, !database.check.isOpen);
   }
 
   #load(name: string): CapturedDatabase {
@@ -270,7 +284,7 @@ export class CapturedDatabases {
         noteJournal(database);
         database.attach(id, left !== 'closed');
         this.#byId.set(id, database);
-        seals.open(id, path);
+        seals.open(id, path, left !== 'unknown');
         recoverDatabase(database, left);
       }
     } catch (error) {
@@ -288,20 +302,25 @@ export class CapturedDatabases {
     this.schedule(database);
   }
 
-  #unload(database: CapturedDatabase | undefined): void {
+  #unload(database: CapturedDatabase | undefined, finishesWork = true): void {
     if (database === undefined) return;
-    const isCaptured = this.#attempt(database, 'database not captured', () => {
-      while (database.work(Number.POSITIVE_INFINITY));
-    });
+    const isCaptured =
+      finishesWork &&
+      this.#attempt(database, 'database not captured', () => {
+        while (database.work(Number.POSITIVE_INFINITY));
+      });
     const {id, store, files, name} = database;
     const isClean =
-      isCaptured &&
+      (isCaptured || !finishesWork) &&
       !database.isBusy &&
       !database.isDirty &&
+      !database.check.isOpen &&
       database.undone.count === 0 &&
       !database.isJournalActive &&
       database.failure === undefined;
-    const isFlushed = this.#attempt(database, 'database not flushed', () => database.flush());
+    const isFlushed =
+      (finishesWork || !database.isBusy) &&
+      this.#attempt(database, 'database not flushed', () => database.flush());
     this.#byName.delete(name);
     this.#working.delete(database);
     database.close();
@@ -338,4 +357,9 @@ export class CapturedDatabases {
       closeSync(fd);
     }
   }
+}
+
+/** There is work that goes on by itself: to finish it at once would hold up everybody. */
+function isAtWork(database: CapturedDatabase): boolean {
+  return database.isBusy && database.failure === undefined;
 }

@@ -73,15 +73,12 @@ export class DirtyFile {
   /** Bytes are about to be written outside of WAL mode. */
   noteWrite(offset: number, size: number): void {
     this.isOwed = false;
-    const pageSize = this.#options.pageSize();
-    if (this.#pages === undefined || pageSize === 0) {
+    if (this.#pages === undefined) {
       this.noteUnknown();
       return;
     }
     this.#writtenMs = this.#options.nowMs();
-    const first = Math.floor(offset / pageSize) + 1;
-    const last = Math.floor((offset + Math.max(size, 1) - 1) / pageSize) + 1;
-    this.#pages.add(first, last - first + 1);
+    this.#pages.addBytes(offset, size, this.#options.pageSize());
   }
 
   /**

@@ -5,7 +5,10 @@ import type {Disk} from '../../lib/disk.ts';
 // generation u32 | first page u32 | page count u32
 const HEADER_SIZE = 16;
 const RECORD_SIZE = 12;
+/** A list with as many is full: what would come next is not known. */
 const RECORDS_MAX = 1 << 20;
+/** More pages are not worth the memory: all are looked at then. */
+const PAGES_MAX = 1 << 22;
 
 /**
  * The pages of the database file that were written since the last commit in a rollback journal mode, kept on disk too
@@ -20,6 +23,7 @@ export class DirtyPages {
   #recordCount = 0;
   #pendingTxid = 0n;
   #isUnknown = false;
+  #isUnknownStored = false;
 
   private constructor(disk: Disk, fd: number) {
     this.#disk = disk;
@@ -62,6 +66,10 @@ export class DirtyPages {
 
   /** Called before the pages are written to the database file. */
   add(firstPgno: number, count: number): void {
+    if (this.#isUnknown || this.#pages.size + count > PAGES_MAX) {
+      this.addUnknown();
+      return;
+    }
     let isNew = false;
     for (let pgno = firstPgno; pgno < firstPgno + count; pgno++) {
       if (this.#pages.has(pgno)) continue;
@@ -71,11 +79,28 @@ export class DirtyPages {
     if (isNew) this.#append(firstPgno, count);
   }
 
+  /** As `add`, for bytes of the database file. */
+  addBytes(offset: number, size: number, pageSize: number): void {
+    if (pageSize === 0) {
+      this.addUnknown();
+      return;
+    }
+    const first = Math.floor(offset / pageSize) + 1;
+    const last = Math.floor((offset + Math.max(size, 1) - 1) / pageSize) + 1;
+    this.add(first, last - first + 1);
+  }
+
   /** Called instead of `add` where the page size is not known yet. */
   addUnknown(): void {
-    if (this.#isUnknown) return;
-    this.#isUnknown = true;
+    this.#setUnknown();
+    if (this.#isUnknownStored) return;
     this.#append(0, 0);
+    this.#isUnknownStored = true;
+  }
+
+  #setUnknown(): void {
+    this.#isUnknown = true;
+    this.#pages.clear();
   }
 
   setPending(txid: bigint): void {
@@ -87,6 +112,7 @@ export class DirtyPages {
     if (!this.isAny && this.#pendingTxid === 0n) return;
     this.#pages.clear();
     this.#isUnknown = false;
+    this.#isUnknownStored = false;
     this.#generation = (this.#generation + 1) >>> 0;
     this.#recordCount = 0;
     this.#pendingTxid = 0n;
@@ -99,7 +125,7 @@ export class DirtyPages {
 
   #append(first: number, count: number): void {
     if (this.#recordCount >= RECORDS_MAX) {
-      this.#isUnknown = true;
+      this.#setUnknown();
       return;
     }
     if (this.#recordCount === 0) this.#writeHeader();
@@ -128,8 +154,10 @@ export class DirtyPages {
       if (bytes.readUInt32LE(at) !== this.#generation) break;
       this.#recordCount++;
       const [first, count] = [bytes.readUInt32LE(at + 4), bytes.readUInt32LE(at + 8)];
-      if (first === 0) this.#isUnknown = true;
-      for (let pgno = first; pgno < first + count; pgno++) this.#pages.add(pgno);
+      this.#isUnknown ||= first === 0 || this.#pages.size + count > PAGES_MAX;
+      for (let pgno = first; !this.#isUnknown && pgno < first + count; pgno++) this.#pages.add(pgno);
     }
+    if (this.#recordCount >= RECORDS_MAX) this.#isUnknown = true;
+    if (this.#isUnknown) this.#setUnknown();
   }
 }

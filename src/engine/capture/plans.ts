@@ -106,6 +106,18 @@ export function readFramePage(files: BackingFiles, frame: number, target: Uint8A
     throw new Error(`Cannot read frame ${frame} of "${files.path}-wal": it is cut short`);
 }
 
+/** Reads the page as of the last commit in the WAL, in whichever file it is. */
+export function readCommittedPage(
+  files: BackingFiles,
+  tracker: WalTracker,
+  pgno: number,
+  target: Uint8Array,
+): void {
+  const frame = tracker.findFrame(pgno, tracker.committedCount);
+  if (frame >= 0) readFramePage(files, frame, target);
+  else files.readMainPage(pgno, target);
+}
+
 /** Page numbers in the last record of the log. */
 export function pagesOfLastRecord(
   log: TransactionLog,

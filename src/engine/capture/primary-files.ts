@@ -308,7 +308,7 @@ export class PrimaryFiles implements DatabaseHooks {
     database.files.walGone();
     if (pgnos.length === 0 || database.store === undefined) return;
     if (database.isDirty) {
-      database.noteUnknown(); // Somebody is putting another file in its place: it is captured when it is whole.
+      database.dirtyFile.noteUnknown(); // Somebody is putting another file in its place: it is captured when it is whole.
       return;
     }
     database.captureAfterWal(pgnos);

@@ -22,6 +22,8 @@ export interface TransactionPlan {
   /** Fills `target` with the page's content as of this transaction. */
   readonly readPage: (pgno: number, target: Uint8Array) => void;
   readonly wal: WalPlace | undefined;
+  /** `pgnos` are all pages of the database. */
+  readonly isWhole?: boolean;
   readonly term: bigint;
   readonly timestampMs: number;
   readonly compress: boolean;

@@ -1,4 +1,5 @@
 import {closeSync, fstatSync, openSync, readSync} from 'node:fs';
+import type {LogEntry} from '../../log/log-entry.ts';
 import {JOURNAL_HEADER_SIZE, looksHot} from '../../sqlite/journal.ts';
 import type {CapturedDatabase} from './captured-database.ts';
 import {journalPageSize} from './plans.ts';
@@ -59,27 +60,40 @@ export function recoverDatabase(database: CapturedDatabase, left: LeftBehind): v
     header.salt2 === last.walSalt2;
   if (store?.isRebuilding === true) {
     while (isLogged && tracker.committedEnd < last.walOffset + last.walSize && tracker.next() !== undefined);
-    if (database.isJournalActive || database.isDirty) database.noteUnknown();
+    if (database.isJournalActive || database.isDirty) database.dirtyFile.noteUnknown();
     else database.captureAll();
-  } else if (isLogged && left === 'daemon-died') {
-    // The last transaction of a writer that died may have been overwritten in part, or by another one.
-    tracker.load(walSize, last.walOffset);
-    database.recaptureWal(last.walOffset + last.walSize, database.pagesOfLastRecord());
-  } else if (isLogged) tracker.load(walSize, last.walOffset + last.walSize);
-  else if (left === 'daemon-died' && last !== undefined && last.walSize > 0) {
+  } else if (isLogged) {
+    if (!recoverLogged(database, last, left)) return;
+  } else if (left === 'daemon-died' && last !== undefined && last.walSize > 0) {
     // As there, but the WAL was begun anew, or is gone.
-    if (last.size > RECORD_LOOKED_AT_SIZE_MAX) database.noteUnknown();
+    if (last.size > RECORD_LOOKED_AT_SIZE_MAX) database.dirtyFile.noteUnknown();
     else database.undone.add(database.pagesOfLastRecord());
   }
   database.noteWal(); // A file that was written without a journal is captured when it is flushed or quiet.
 }
 
+/** The WAL is the one that the log's last record names. Returns whether what it says is there; if not, all is compared. */
+function recoverLogged(database: CapturedDatabase, last: LogEntry, left: LeftBehind): boolean {
+  const {files, tracker} = database;
+  const end = last.walOffset + last.walSize;
+  // The last transaction of a writer that died may have been overwritten in part, or by another one.
+  const knownEnd = left === 'daemon-died' ? last.walOffset : end;
+  tracker.load(files.walSize, knownEnd);
+  if (tracker.committedEnd < knownEnd) {
+    recoverUnknown(database);
+    return false;
+  }
+  if (left === 'daemon-died') database.recaptureWal(end, database.pagesOfLastRecord());
+  return true;
+}
+
 /** Every page has to be looked at, but not while a transaction is open: its journal brings the old pages back, or goes. */
 function recoverUnknown(database: CapturedDatabase): void {
   const {files, tracker, store} = database;
+  database.check.begin();
   tracker.load(files.walSize, 0);
   while (tracker.next() !== undefined); // Checks every frame: the disk may have lost some. What is there is compared as a whole.
-  if (database.isJournalActive) database.noteUnknown();
+  if (database.isJournalActive) database.dirtyFile.noteUnknown();
   else if (store !== undefined || tracker.committedCount > 0) database.captureAll();
-  else database.noteUnknown(); // Perhaps somebody is just copying it here.
+  else database.dirtyFile.noteUnknown(); // Perhaps somebody is just copying it here.
 }

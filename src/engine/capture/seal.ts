@@ -1,6 +1,7 @@
-import {type BigIntStats, existsSync, mkdirSync, readdirSync, rmSync, statSync, writeFileSync} from 'node:fs';
+import {type BigIntStats, mkdirSync, readdirSync, rmSync, statSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {readIfThere} from '../data-directory.ts';
+import type {Epoch} from '../messages.ts';
 import type {LeftBehind} from './recover.ts';
 
 /** What the files looked like when the database was closed. */
@@ -15,20 +16,24 @@ export interface FileIdentity {
   readonly isOf: (stats: BigIntStats) => boolean;
 }
 
+// active/ID:  boot | keeper | inode number | time of birth, with a space between. Boot and keeper are those under which
+// the database was last known to be what its log says, `-` while that is still to be found out.
+const UNCHECKED: Epoch = {boot: '-', run: '-'};
+
 /**
- * Marks which databases are in use (`<data>/active/<id>`, with inode number and time of birth of the file) and what the files of the others looked like when they were
+ * Marks which databases are in use (`<data>/active/<id>`) and what the files of the others looked like when they were
  * closed (`<data>/databases/<id>/seal`), so that a start need not look into them and still notices what was done
  * to a database behind its back.
  */
 export class Seals {
   readonly #activeDirectory: string;
   readonly #databasesDirectory: string;
-  readonly #isNewBoot: boolean;
+  readonly #epoch: Epoch;
 
-  constructor(dataDirectory: string, isNewBoot: boolean) {
+  constructor(dataDirectory: string, epoch: Epoch) {
     this.#activeDirectory = join(dataDirectory, 'active');
     this.#databasesDirectory = join(dataDirectory, 'databases');
-    this.#isNewBoot = isNewBoot;
+    this.#epoch = epoch;
     mkdirSync(this.#activeDirectory, {recursive: true, mode: 0o700});
   }
 
@@ -38,17 +43,29 @@ export class Seals {
   }
 
   leftBehind(id: string, path: string): LeftBehind {
-    if (existsSync(join(this.#activeDirectory, id))) return this.#isNewBoot ? 'unknown' : 'daemon-died';
+    const mark = this.#readMark(id);
+    if (mark !== undefined) {
+      const {boot, run} = this.#epoch;
+      return mark[0] === boot && mark[1] === run ? 'daemon-died' : 'unknown';
+    }
     const seal = this.#read(id);
     return seal !== undefined && seal === describe(path) ? 'closed' : 'unknown';
   }
 
-  open(id: string, path: string): void {
+  /** The start of the machine under which the database in use was last known to be what its log says. */
+  bootOf(id: string): string | undefined {
+    return this.#readMark(id)?.[0];
+  }
+
+  /**
+   * The database is in use. Until `isChecked`, every start finds it "unknown", however often a daemon or the machine dies
+   * meanwhile.
+   */
+  open(id: string, path: string, isChecked: boolean): void {
     const stats = statSync(path, {bigint: true, throwIfNoEntry: false});
-    writeFileSync(
-      join(this.#activeDirectory, id),
-      stats === undefined ? '' : `${stats.ino} ${stats.birthtimeNs}`,
-    );
+    const {boot, run} = isChecked ? this.#epoch : UNCHECKED;
+    const mark = `${boot} ${run} ${stats?.ino ?? ''} ${stats?.birthtimeNs ?? ''}`;
+    if (this.#readMark(id)?.join(' ') !== mark) writeFileSync(join(this.#activeDirectory, id), mark);
   }
 
   /**
@@ -56,9 +73,12 @@ export class Seals {
    * that keep no time of birth no file is known again, since inode numbers are.
    */
   identity(id: string): FileIdentity | undefined {
-    const mark = readIfThere(join(this.#activeDirectory, id));
-    if (mark !== undefined && mark !== '')
-      return {isOf: ({ino, birthtimeNs}) => birthtimeNs > 0n && mark === `${ino} ${birthtimeNs}`};
+    const mark = this.#readMark(id);
+    if (mark?.[2])
+      return {
+        isOf: ({ino, birthtimeNs}) =>
+          birthtimeNs > 0n && mark[2] === String(ino) && mark[3] === String(birthtimeNs),
+      };
     const seal = this.#read(id);
     if (seal === undefined) return undefined;
     const [main] = JSON.parse(seal) as (SealedFile | null)[];
@@ -81,6 +101,10 @@ export class Seals {
 
   forget(id: string): void {
     rmSync(join(this.#activeDirectory, id), {force: true});
+  }
+
+  #readMark(id: string): readonly string[] | undefined {
+    return readIfThere(join(this.#activeDirectory, id))?.split(' ');
   }
 
   #read(id: string): string | undefined {

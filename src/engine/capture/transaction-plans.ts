@@ -102,6 +102,7 @@ export class TransactionPlans {
         else files.readMainPage(pgno, target);
       },
       wal: committedCount > 0 ? walPlace(tracker, 0, committedCount) : undefined,
+      isWhole: true,
     };
   }
 

@@ -189,7 +189,10 @@ export class WalTracker {
     return this.#header === undefined || size >= this.committedEnd ? NONE : this.wrote(size, 0);
   }
 
-  /** Goes on from a known state after a restart: `capturedEnd` bytes of the WAL with these salts are in the log already. */
+  /**
+   * Goes on from a known state after a restart: `capturedEnd` bytes of the WAL with these salts are in the log already. Where the
+   * disk has lost some of them `committedEnd` is less afterwards.
+   */
   load(walSize: number, capturedEnd: number): void {
     this.reset();
     this.#readHeader();
@@ -197,12 +200,13 @@ export class WalTracker {
     if (this.#header === undefined) return;
     const known = Math.floor((Math.min(capturedEnd, walSize) - WAL_HEADER_SIZE) / this.#frameSize);
     let first = 0;
-    for (let frame = 0; frame < known; frame++) {
-      if (!this.#adopt(frame)) continue;
+    while (this.#validCount < known) {
+      const isCommit = this.#adopt(this.#header);
+      if (isCommit === undefined) break;
+      if (!isCommit) continue;
       this.#lastFirst = first;
-      first = frame + 1;
+      first = this.#validCount;
     }
-    this.#validCount = Math.max(0, known);
     this.#committedCount = this.#validCount;
   }
 
@@ -273,16 +277,20 @@ export class WalTracker {
     this.#sums = sums;
   }
 
-  /** A frame that was captured before: its header says the checksum that the next one goes on from. Returns whether it commits. */
-  #adopt(frame: number): boolean {
+  /**
+   * A frame that was captured before: its header says the checksum that the next one goes on from. Returns whether it commits;
+   * undefined where it is not there.
+   */
+  #adopt({pageSize, salt1, salt2}: StoredWalHeader): boolean | undefined {
     const bytes = new Uint8Array(WAL_FRAME_HEADER_SIZE);
-    this.#read(bytes, frameOffset(frame, this.pageSize));
-    const header = decodeWalFrameHeader(bytes);
-    this.#running[0] = header.checksum1;
-    this.#running[1] = header.checksum2;
-    this.#validCount = frame;
-    this.#push(header.pgno);
-    return header.commit !== 0;
+    this.#read(bytes, frameOffset(this.#validCount, pageSize));
+    if (readU32be(bytes, 0) === 0) return undefined; // Zeros: the disk lost it.
+    const frame = decodeWalFrameHeader(bytes);
+    if (frame.salt1 !== salt1 || frame.salt2 !== salt2) return undefined;
+    this.#running[0] = frame.checksum1;
+    this.#running[1] = frame.checksum2;
+    this.#push(frame.pgno);
+    return frame.commit !== 0;
   }
 
   #readFrames(frame: number, count: number): Uint8Array {

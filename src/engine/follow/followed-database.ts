@@ -1,26 +1,20 @@
 import {closeSync, openSync, rmSync, statSync} from 'node:fs';
 import {join} from 'node:path';
 import type {KernelNotifier} from '../../fuse/notify.ts';
+import {AssertionError} from '../../lib/assert.ts';
 import {LogError} from '../../log/error.ts';
-import {xorChecksum} from '../../ltx/checksum.ts';
 import {type ByteSource, bytesSource, measureLtx} from '../../ltx/decoder.ts';
 import {LtxError} from '../../ltx/error.ts';
-import {
-  CHECKSUM_FLAG,
-  type Checksum,
-  EMPTY_POSITION,
-  equalPositions,
-  type Position,
-  toTxid,
-} from '../../ltx/position.ts';
+import {CHECKSUM_FLAG, EMPTY_POSITION, equalPositions, type Position, toTxid} from '../../ltx/position.ts';
 import {FollowerDatabase} from '../apply/follower-database.ts';
 import type {KernelCache, PageTransaction} from '../apply/page-transaction.ts';
 import {DatabaseStore, type StagedChecksums, type StoreContext} from '../database-store.ts';
 import type {DatabaseInfo} from '../messages.ts';
 import {type CompactOptions, compactRecords, fileSource} from './compact-records.ts';
+import {hashImage, imageTransaction} from './image.ts';
 import {PageBatch} from './page-batch.ts';
 import {PositionFile} from './position-file.ts';
-import {type CheckTools, checkRecord, openDecoder, transactionOf} from './record-check.ts';
+import {type CheckTools, checkRecord, transactionOf} from './record-check.ts';
 
 /** What all followed databases of the node share. */
 export interface FollowContext extends StoreContext, CheckTools {
@@ -35,6 +29,17 @@ export interface FollowContext extends StoreContext, CheckTools {
   readonly keepAside: (database: FollowedDatabase, error: Error) => void;
 }
 
+/** What the daemon before left. */
+export interface FollowedBefore {
+  readonly wasInUse: boolean;
+  /** The machine did not lose its memory since the files were last known to be at their position. */
+  readonly isTrusted: boolean;
+  /** Called when that is known again. */
+  readonly trusted: () => void;
+  /** Called when the files can't be read or brought to the log's end: a copy will take their place. */
+  readonly damaged: (error: unknown) => void;
+}
+
 /** `again`: a reader is in the way; ask a little later. */
 export type FollowStep = 'done' | 'again';
 
@@ -42,6 +47,14 @@ const CHECKPOINT_BUDGET_MS = 5;
 const FLUSH_INTERVAL_MS = 10_000;
 /** After a failure to bring the files up to the log; while a reader is in the way there is no pause. */
 const FINISH_INTERVAL_MS = 1000;
+/** Errors that say nothing of the files: what failed is tried again. */
+const PASSING: ReadonlySet<string | undefined> = new Set([
+  'APPLY_LOCKED',
+  'ENOSPC',
+  'EDQUOT',
+  'EMFILE',
+  'ENFILE',
+]);
 
 /**
  * One database that this node follows: its log, its page checksums, and the SQLite files that apps read. A record goes to
@@ -52,8 +65,7 @@ export class FollowedDatabase {
   readonly id: string;
   name: string;
   readonly #context: FollowContext;
-  readonly #isNewBoot: boolean;
-  readonly #wasInUse: boolean;
+  readonly #before: FollowedBefore;
   #store: DatabaseStore | undefined;
   #position: PositionFile | undefined;
   #database: FollowerDatabase | undefined;
@@ -61,6 +73,10 @@ export class FollowedDatabase {
   #applied: Position = EMPTY_POSITION;
   /** The files are not known to be at any position: only a whole copy helps. */
   #isUnknown = false;
+  /** Whether the files are at any position was found out, as far as there was doubt. */
+  #isExamined = false;
+  /** The files are closed, durable, and at the log's end. */
+  #isSettled: boolean;
   #flushAtMs = 0;
   #finishAtMs = 0;
   /** The records that were accepted last: where they begin, their pages, and the last of them. */
@@ -68,21 +84,21 @@ export class FollowedDatabase {
   readonly #batch = new PageBatch();
   #newest: ByteSource | undefined;
 
-  constructor(
-    context: FollowContext,
-    id: string,
-    name: string,
-    before: {readonly isNewBoot: boolean; readonly wasInUse: boolean},
-  ) {
+  constructor(context: FollowContext, id: string, name: string, before: FollowedBefore) {
     this.#context = context;
     this.id = id;
     this.name = name;
-    this.#isNewBoot = before.isNewBoot;
-    this.#wasInUse = before.wasInUse;
+    this.#before = before;
+    this.#isSettled = !before.wasInUse;
   }
 
   get directory(): string {
     return join(this.#context.directory, this.id);
+  }
+
+  /** Whether the next start need not look at the files. */
+  get isSettled(): boolean {
+    return this.#isSettled;
   }
 
   get isAttached(): boolean {
@@ -121,12 +137,8 @@ export class FollowedDatabase {
 
   /** Opens the files under SQLite's locks and brings them up to the log. Throws `ApplyError` while an app is in the way. */
   attach(): FollowStep {
-    const {store} = this;
-    if (this.#database === undefined) {
-      this.#database = this.#openFiles();
-      if (this.#isNewBoot && this.#wasInUse && store.position.txid > 0n) this.#examine();
-      else if (store.isRebuilding) this.#examine();
-    }
+    this.#database ??= this.#openFiles();
+    if (!this.#isExamined && this.#examineIfInDoubt() === 'again') return 'again';
     return this.#catchUpFiles();
   }
 
@@ -158,7 +170,7 @@ export class FollowedDatabase {
 
   /** Applies what the log has and the files have not, as one transaction. */
   finishApply(): FollowStep {
-    if (this.#database === undefined) return this.attach();
+    if (this.#database === undefined || !this.#isExamined) return this.attach();
     const transaction = this.#missing();
     if (transaction === undefined) return this.#catchUpFiles();
     return this.#applyToFiles(transaction, this.store.position);
@@ -190,7 +202,7 @@ export class FollowedDatabase {
       if (this.finishApply() === 'again') this.#finishAtMs = 0;
     }
     const database = this.#database;
-    if (database === undefined) return false;
+    if (database === undefined || !this.#isExamined) return false;
     const hasMore = database.isCheckpointDue && !database.checkpointStep(CHECKPOINT_BUDGET_MS);
     if (nowMs < this.#flushAtMs) return hasMore;
     if (this.#flushAtMs > 0) this.flush();
@@ -198,12 +210,16 @@ export class FollowedDatabase {
     return hasMore;
   }
 
-  /** Makes files, log and checksums durable, in the order that a loss of power may interrupt anywhere. */
-  flush(): void {
+  /**
+   * Makes files, log and checksums durable, in the order that a loss of power may interrupt anywhere. Returns false, and does
+   * nothing, while the files are not at the log's end.
+   */
+  flush(): boolean {
     const {store} = this;
-    if (!equalPositions(this.#applied, store.position)) return;
+    if (!this.#isExamined || this.#isUnknown || !equalPositions(this.#applied, store.position)) return false;
     this.#database?.sync();
     store.flush();
+    return true;
   }
 
   /**
@@ -216,11 +232,7 @@ export class FollowedDatabase {
     position: Position,
   ): PageTransaction {
     const {pageSize, pageCount} = shape;
-    const staged = this.#hashImage(image, pageSize, pageCount);
-    const rolling = staged.checksums.reduce<Checksum>(
-      (sum, checksum) => xorChecksum(sum, checksum),
-      CHECKSUM_FLAG,
-    );
+    const {staged, rolling} = hashImage(image, pageSize, pageCount, this.#context);
     if (rolling !== position.checksum) {
       throw new LtxError(
         'LTX_CHECKSUM_MISMATCH',
@@ -259,6 +271,7 @@ export class FollowedDatabase {
       this.#isUnknown = wasUnknown; // Nothing was changed.
       return 'again';
     }
+    this.#isExamined = true;
     store.log.reset({position, term});
     store.checksums.clear();
     store.adoptImage(staged);
@@ -266,13 +279,14 @@ export class FollowedDatabase {
     this.#isUnknown = false;
     this.#setApplied(position);
     this.flush();
+    this.#noteTrusted();
     return 'done';
   }
 
   /** Lets go of the files in the mount. */
   detach(): void {
     if (this.#database === undefined) return;
-    if (!this.#isUnknown) this.flush();
+    this.#isSettled = this.flush();
     this.#database.close();
     this.#database = undefined;
   }
@@ -295,15 +309,16 @@ export class FollowedDatabase {
   /** A follower can do without its log: a damaged one is kept, and the database begins anew, as one that has nothing yet. */
   #openLog(): DatabaseStore {
     try {
-      return DatabaseStore.open(this.#context, this.id, this.#wasInUse);
+      return DatabaseStore.open(this.#context, this.id, this.#before.wasInUse);
     } catch (error) {
       if (!isDamage(error)) throw error;
       this.#context.keepAside(this, error);
-      return DatabaseStore.open(this.#context, this.id, this.#wasInUse);
+      return DatabaseStore.open(this.#context, this.id, this.#before.wasInUse);
     }
   }
 
   #openFiles(): FollowerDatabase {
+    this.#isSettled = false;
     const {filesDirectory, mountDirectory, disk, lockBytes, sync, randomU32, buffer} = this.#context;
     const backing = join(filesDirectory, this.name);
     return FollowerDatabase.open({
@@ -385,15 +400,41 @@ export class FollowedDatabase {
     }
   }
 
+  /** Until this is done, or a copy has come, every start finds the files in doubt. */
+  #examineIfInDoubt(): FollowStep {
+    const {store} = this;
+    const isInDoubt = store.isRebuilding || (!this.#before.isTrusted && store.position.txid > 0n);
+    if (isInDoubt && this.#examineAll() === 'again') return 'again';
+    this.#isExamined = true;
+    if (!this.#isUnknown) this.#noteTrusted();
+    return 'done';
+  }
+
+  #noteTrusted(): void {
+    if (!this.#before.isTrusted) this.#before.trusted();
+  }
+
+  #examineAll(): FollowStep {
+    try {
+      return this.#examine();
+    } catch (error) {
+      const {code} = error as NodeJS.ErrnoException;
+      if (error instanceof AssertionError || PASSING.has(code)) throw error;
+      this.#isUnknown = true;
+      this.#before.damaged(error);
+      return 'done';
+    }
+  }
+
   /**
    * The machine lost its memory, or the checksums are gone: finds out whether the files are where the log ends, if need be after
    * writing everything since the last flush once more. If that does not help either, they are unknown.
    */
-  #examine(): void {
+  #examine(): FollowStep {
     const {store} = this;
     if (this.#matchesLog()) {
       this.#setApplied(store.position);
-      return;
+      return 'done';
     }
     const durable = store.checksums.state === 'missing' ? undefined : store.checksums.durablePosition;
     if (
@@ -402,9 +443,11 @@ export class FollowedDatabase {
       durable.txid < store.position.txid
     ) {
       this.#applied = durable;
-      if (this.#catchUpFiles() === 'done' && this.#matchesLog()) return;
+      if (this.#catchUpFiles() === 'again') return 'again';
+      if (!this.#isUnknown && this.#matchesLog()) return 'done';
     }
     this.#isUnknown = true;
+    return 'done';
   }
 
   /** Whether the files' pages add up to the checksum at the log's end. Fills the table if it was lost. */
@@ -420,28 +463,10 @@ export class FollowedDatabase {
         return target.length;
       },
     };
-    const staged = this.#hashImage(image, pageSize, pageCount);
-    const rolling = staged.checksums.reduce<Checksum>(
-      (sum, checksum) => xorChecksum(sum, checksum),
-      CHECKSUM_FLAG,
-    );
+    const {staged, rolling} = hashImage(image, pageSize, pageCount, this.#context);
     if (rolling !== store.position.checksum) return false;
     if (store.isRebuilding) store.adoptImage(staged);
     return true;
-  }
-
-  #hashImage(image: ByteSource, pageSize: number, pageCount: number): StagedChecksums {
-    const staged: StagedChecksums = {pageSize, commit: pageCount, pgnos: [], checksums: []};
-    const lockPgno = this.#context.lockPgno(pageSize);
-    const page = new Uint8Array(pageSize);
-    for (let pgno = 1; pgno <= pageCount; pgno++) {
-      if (pgno === lockPgno) continue;
-      if (image.read((pgno - 1) * pageSize, page) !== pageSize)
-        throw new LtxError('LTX_TRUNCATED', `Cannot read page ${pgno}: the image is cut short`, {pgno});
-      staged.pgnos.push(pgno);
-      staged.checksums.push(this.#context.pageHasher.checksum(pgno, page));
-    }
-    return staged;
   }
 }
 
@@ -457,43 +482,5 @@ function part(source: ByteSource, offset: number, size: number): ByteSource {
     size,
     read: (position, target) =>
       source.read(offset + position, target.subarray(0, Math.min(target.length, size - position))),
-  };
-}
-
-/** Pages of an image as one transaction. */
-function imageTransaction(
-  image: ByteSource,
-  pgnos: readonly number[],
-  {pageSize, commit}: StagedChecksums,
-): PageTransaction {
-  return {
-    pageSize,
-    commit,
-    pageCountHint: pgnos.length,
-    *pages() {
-      const page = new Uint8Array(pageSize);
-      for (const pgno of pgnos) {
-        image.read((pgno - 1) * pageSize, page);
-        yield {pgno, page};
-      }
-    },
-  };
-}
-
-/** Position after the last record in `records`; `from` where there is none. */
-export function positionAfter(
-  records: readonly ByteSource[],
-  tools: CheckTools,
-  from: {readonly position: Position; readonly term: bigint},
-): {readonly position: Position; readonly term: bigint; readonly commit: number | undefined} {
-  const last = records.at(-1);
-  if (last === undefined) return {...from, commit: undefined};
-  const decoder = openDecoder(last, tools);
-  const {header} = decoder;
-  const trailer = decoder.close();
-  return {
-    position: {txid: header.maxTxid, checksum: trailer.postApplyChecksum as Checksum},
-    term: header.nodeId,
-    commit: header.commit,
   };
 }

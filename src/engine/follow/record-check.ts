@@ -4,7 +4,7 @@ import type {Crc64Factory} from '../../ltx/crc64.ts';
 import {type ByteSource, LtxDecoder} from '../../ltx/decoder.ts';
 import {LtxError} from '../../ltx/error.ts';
 import {decodeLtxHeader, LTX_HEADER_SIZE, type LtxHeader} from '../../ltx/header.ts';
-import {CHECKSUM_FLAG, type Checksum} from '../../ltx/position.ts';
+import {CHECKSUM_FLAG, type Checksum, type Position} from '../../ltx/position.ts';
 import type {PageTransaction} from '../apply/page-transaction.ts';
 import type {DatabaseStore, StagedChecksums} from '../database-store.ts';
 import type {PageBatch} from './page-batch.ts';
@@ -119,4 +119,22 @@ export function openDecoder(
     lockPgno: lockPgno(pageSize),
     ...(pageHasher === undefined ? {} : {pageHasher}),
   });
+}
+
+/** Position after the last record in `records`; `from` where there is none. */
+export function positionAfter(
+  records: readonly ByteSource[],
+  tools: CheckTools,
+  from: {readonly position: Position; readonly term: bigint},
+): {readonly position: Position; readonly term: bigint; readonly commit: number | undefined} {
+  const last = records.at(-1);
+  if (last === undefined) return {...from, commit: undefined};
+  const decoder = openDecoder(last, tools);
+  const {header} = decoder;
+  const trailer = decoder.close();
+  return {
+    position: {txid: header.maxTxid, checksum: trailer.postApplyChecksum as Checksum},
+    term: header.nodeId,
+    commit: header.commit,
+  };
 }

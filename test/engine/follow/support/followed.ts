@@ -129,7 +129,14 @@ export class FollowWorld {
       },
       randomU32: () => 7,
     };
-    return new FollowedDatabase(context, id, name, {isNewBoot: false, wasInUse: false});
+    return new FollowedDatabase(context, id, name, {
+      wasInUse: false,
+      isTrusted: true,
+      trusted: () => undefined,
+      damaged: error => {
+        throw error;
+      },
+    });
   }
 
   [Symbol.dispose](): void {
