@@ -135,7 +135,7 @@ describe('capture on a disk that fails', () => {
       for (const name of ['a.db', 'b.db']) {
         daemon.open(name);
         write(name, 'INSERT INTO t VALUES (2)');
-        daemon.open(name).noteUnknown();
+        daemon.open(name).dirtyFile.noteUnknown();
         daemon.capture(name);
       }
       daemon.failing = failing;
@@ -144,7 +144,7 @@ describe('capture on a disk that fails', () => {
       expect(daemon.reports.map(report => report.slice(0, 4))).toEqual(['a.db', 'b.db']);
       daemon.failing = '';
       write('a.db', 'INSERT INTO t VALUES (3)');
-      daemon.open('a.db').noteUnknown();
+      daemon.open('a.db').dirtyFile.noteUnknown();
       daemon.capture('a.db');
       for (const name of ['a.db', 'b.db'])
         await expectLogEqualsDatabase({data: folder, mount: ''}, name, {isStopped: true});

@@ -7,9 +7,9 @@ import {type ChecksumAdoption, DatabaseStore, type StoreContext} from '../databa
 import type {Flusher} from '../flusher.ts';
 import {WaitList} from '../mount/database-hooks.ts';
 import {BackingFiles} from './backing-files.ts';
+import {CaptureWork, type QueuedWork} from './capture-work.ts';
 import {DirtyFile} from './dirty-file.ts';
 import {pagesOfLastRecord, readCommittedPage} from './plans.ts';
-import type {QueuedWork} from './queued-work.ts';
 import {
   type PreparedRecord,
   prepareRecord,
@@ -69,7 +69,7 @@ export class CapturedDatabase {
   readonly check: WholeCheck;
   readonly #context: CaptureContext;
   readonly #hasher: PageHasher;
-  readonly #plans: TransactionPlans;
+  readonly #work: CaptureWork;
   readonly #small: SmallTransactions;
   readonly #flusher: StoreFlusher;
   readonly #queue: QueuedWork[] = [];
@@ -95,12 +95,13 @@ export class CapturedDatabase {
     this.undone = new UndonePages(context.nowMs);
     const common = {...context, files: this.files, tracker: this.tracker, hasher: this.#hasher};
     this.#small = new SmallTransactions(common);
-    this.#plans = new TransactionPlans({
+    const plans = new TransactionPlans({
       ...common,
       store: () => this.#store,
       dirty: () => this.dirtyFile.pages,
       journalPageSize: () => this.journalPageSize,
     });
+    this.#work = new CaptureWork(plans, this.tracker, this.dirtyFile);
     this.#flusher = new StoreFlusher({
       flusher: context.flusher,
       synced: () => context.resume(this.waits),
@@ -173,29 +174,9 @@ export class CapturedDatabase {
     const {count} = this.undone;
     if (!takesDirty && count === 0 && this.#captureSmall(transaction)) return;
     const undone = this.undone.takeAll();
-    const work = takesDirty ? this.#mixedWork(transaction, undone) : this.#walWork(transaction, undone);
+    const work = takesDirty ? this.#work.mixed(transaction, undone) : this.#work.wal(transaction, undone);
     const dirtyCount = takesDirty ? this.dirtyFile.count : 0;
     this.#enqueue(work, transaction.end - transaction.first + count + dirtyCount);
-  }
-
-  #walWork(transaction: WalTransaction, undone: readonly Uint32Array[]): QueuedWork {
-    return {
-      holds: undone.length > 0 ? 'file-writes' : 'wal-overwrites',
-      publishes: true,
-      takesDirty: false,
-      plan: () => this.#plans.wal(transaction, undone),
-    };
-  }
-
-  /** A transaction in the WAL builds on what was written to the database file without a journal: one record has both. */
-  #mixedWork(transaction: WalTransaction, undone: readonly Uint32Array[]): QueuedWork {
-    const plan = () => {
-      const {pages} = this.dirtyFile;
-      return pages === undefined || pages.isUnknown
-        ? this.#plans.scan(transaction.end)
-        : this.#plans.wal(transaction, [...undone, pages.pages()]);
-    };
-    return {holds: 'file-writes', publishes: true, takesDirty: true, plan};
   }
 
   /** Captures the transaction at once if it is a common one and nothing is in its way. What fails is queued. */
@@ -208,7 +189,7 @@ export class CapturedDatabase {
       if (prepared !== undefined) this.#publish(prepared);
       this.dirtyFile.isOwed = false;
     } catch (error) {
-      const work = this.#walWork(transaction, []);
+      const work = this.#work.wal(transaction, []);
       this.#queue.push(work);
       this.#fail(work, error);
       return true;
@@ -243,29 +224,13 @@ export class CapturedDatabase {
   /** Captures what was written to the database file. With `publishes` false, `publish` makes it visible. */
   captureFile(publishes: boolean): void {
     if (!publishes) this.#finalization = 'working';
-    const {committedCount} = this.tracker;
-    const plan = () => this.#plans.file(committedCount);
-    this.#enqueue(
-      {holds: 'file-writes', publishes, takesDirty: true, plan, giveUp: () => undefined},
-      this.dirtyFile.count,
-    );
+    this.#enqueue(this.#work.file(publishes), this.dirtyFile.count);
   }
 
   /** Compares every page with what the log says and captures the differences. */
   captureAll(): void {
     this.check.begin();
-    const {committedCount} = this.tracker;
-    const plan = () => this.#plans.scan(committedCount);
-    this.#enqueue(
-      {
-        holds: 'file-writes',
-        publishes: true,
-        takesDirty: true,
-        plan,
-        giveUp: () => this.dirtyFile.noteUnknown(),
-      },
-      Number.POSITIVE_INFINITY,
-    );
+    this.#enqueue(this.#work.all(), Number.POSITIVE_INFINITY);
   }
 
   /**
@@ -278,18 +243,7 @@ export class CapturedDatabase {
 
   /** Compares these pages with what the log says and captures the differences. */
   #capturePages(pgnos: readonly Uint32Array[], count: number): void {
-    const {committedCount} = this.tracker;
-    const plan = () => this.#plans.pages(pgnos, committedCount);
-    this.#enqueue(
-      {
-        holds: 'file-writes',
-        publishes: true,
-        takesDirty: false,
-        plan,
-        giveUp: () => this.dirtyFile.noteUnknown(),
-      },
-      count,
-    );
+    this.#enqueue(this.#work.pages(pgnos), count);
   }
 
   /**
