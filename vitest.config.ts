@@ -1,7 +1,7 @@
 import {defineConfig} from 'vitest/config';
 import {SummaryReporter} from './test/reporter.ts';
 
-// These mount a directory, start daemons and measure nothing: one at a time, after everything else.
+// These mount a directory, start daemons and measure nothing: after everything else, since each keeps both CPUs busy at times.
 const mounting = ['test/{mount,capture,replication,keeper,verify}/**/*.test.ts'];
 const timeouts = {testTimeout: 300_000, hookTimeout: 120_000};
 
@@ -26,8 +26,7 @@ export default defineConfig({
           name: 'mount',
           include: mounting,
           pool: 'forks',
-          maxWorkers: 1,
-          fileParallelism: false,
+          maxWorkers: 2,
           sequence: {groupOrder: 1},
         },
       },
