@@ -238,4 +238,30 @@ describe('what a start believes of files that were in use', {timeout: 120_000}, 
     expect(await txidOf(node, 'a.db')).toBe(before + 1);
     await expectLogEqualsDatabase(node, 'a.db');
   });
+
+  test('databases that the catalog has lost are taken in again at the start, in whatever folder', async () => {
+    node = await TestNode.start({role: 'primary'});
+    await runSqlite(
+      node.path('a.db'),
+      `const db = new Database(path); db.exec('CREATE TABLE t (a)'); db.close();`,
+    );
+    await runSqlite(
+      node.path('b.db'),
+      `fs.mkdirSync('${node.path('folder')}'); fs.writeFileSync('${node.path('folder/notes')}', 'no database');
+      const db = new Database('${node.path('folder/b.db')}'); db.exec('CREATE TABLE t (a)'); db.close();`,
+    );
+    expect(await node.stop()).toBe(0);
+    writeFileSync(join(node.data, 'catalog'), '');
+    await node.restart();
+    for (const name of ['a.db', 'folder/b.db']) {
+      await until(
+        () => existsSync(node.path(`${name}-pos`)),
+        20_000,
+        () => node.log,
+      );
+      await expectLogEqualsDatabase(node, name);
+    }
+    expect(existsSync(node.path('folder/notes-pos'))).toBe(false);
+    expect(readdirSync(join(node.data, 'lost'))).toHaveLength(2);
+  });
 });

@@ -67,6 +67,7 @@ test('loadConfig() fills in every default', () => {
     fuseAllowOther: false,
     fuseFollowerWrites: 'busy',
     fuseSpinUs: 30,
+    fuseKeepAwake: true,
     dataDir: '/var/lib/ferrite',
     dataCompress: true,
     dataRetentionMs: 600_000,

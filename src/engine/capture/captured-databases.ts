@@ -9,7 +9,7 @@ import {summaryOf} from '../database-store.ts';
 import {errnoOf} from '../mount/context.ts';
 import {type CaptureContext, CapturedDatabase} from './captured-database.ts';
 import {hasWriteLock, readLocks} from './file-locks.ts';
-import {findMissing, type MissingDatabase} from './missing-files.ts';
+import {findMissing, findUnlisted, type MissingDatabase} from './missing-files.ts';
 import {noteJournal, recoverDatabase} from './recover.ts';
 import type {Seals} from './seal.ts';
 
@@ -41,6 +41,8 @@ export class CapturedDatabases {
   readonly #byId = new Map<string, CapturedDatabase>();
   readonly #working = new Set<CapturedDatabase>();
   #sweepAtMs = 0;
+  #isCatalogFlushing = false;
+  #isCatalogStale = false;
 
   constructor(options: DatabasesOptions) {
     this.#options = options;
@@ -60,8 +62,23 @@ export class CapturedDatabases {
       seals.forget(id);
       throw error;
     }
+    this.#flushCatalog();
     created(id, database.name);
     this.#byId.set(id, database);
+  }
+
+  /** Makes the catalog durable soon: a database that it does not know gets another identity, and followers a copy. */
+  #flushCatalog(): void {
+    this.#isCatalogStale = this.#isCatalogFlushing;
+    if (this.#isCatalogFlushing) return;
+    this.#isCatalogFlushing = true;
+    const {context, catalog} = this.#options;
+    const done = (errno: number) => {
+      this.#isCatalogFlushing = false;
+      if (errno !== 0) context.report({name: 'catalog'}, 'catalog not flushed', new Error(`errno ${errno}`));
+      else if (this.#isCatalogStale) this.#flushCatalog();
+    };
+    context.flusher.flush({fd: catalog.fd, isDataOnly: true, done});
   }
 
   /** Called by the context: the mark says from now on whether a successor may trust the files. */
@@ -112,7 +129,7 @@ export class CapturedDatabases {
       else this.#renameMissing(missing, missing.newName);
       gotOn();
     }
-    this.#setAsideOrphans();
+    if (this.#setAsideOrphans() > 0 || catalog.count === 0) this.#openUnlisted();
     for (const id of seals.active()) {
       const name = catalog.nameOf(id);
       if (name === undefined) seals.forget(id);
@@ -153,10 +170,19 @@ export class CapturedDatabases {
     context.report({name: newName}, `database renamed: its file was "${name}"`, undefined);
   }
 
-  #setAsideOrphans(): void {
+  #setAsideOrphans(): number {
     const {context, catalog, filesDirectory} = this.#options;
-    for (const {id, kept} of setAsideOrphans(dataPaths(dirname(filesDirectory)), catalog, this.nowMs()))
+    const orphans = setAsideOrphans(dataPaths(dirname(filesDirectory)), catalog, this.nowMs());
+    for (const {id, kept} of orphans)
       context.report({name: id}, `log without a database kept aside in "${kept}"`, undefined);
+    return orphans.length;
+  }
+
+  /** The catalog has lost its end, or was never there: databases that it does not know are taken in without being written to. */
+  #openUnlisted(): void {
+    const {catalog, filesDirectory} = this.#options;
+    for (const name of findUnlisted(catalog, filesDirectory))
+      if (this.#hasMagic(name)) this.#openForRecovery(name, true);
   }
 
   #removeFolder(id: string): void {

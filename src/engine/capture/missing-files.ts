@@ -35,20 +35,31 @@ export function findMissing(catalog: Catalog, seals: Seals, filesDirectory: stri
   return lost.map(({id, name}) => ({id, name, newName: names.get(id)}));
 }
 
+/** Names of the files that may be databases and that the catalog doesn't know. */
+export function findUnlisted(catalog: Catalog, filesDirectory: string): string[] {
+  return [...walk(filesDirectory)].filter(path => catalog.idOf(path) === undefined);
+}
+
 function searchFiles(filesDirectory: string, lost: readonly Lost[]): Map<string, string> {
   const found = new Map<string, string>();
+  for (const path of walk(filesDirectory)) {
+    const stats = lstatSync(join(filesDirectory, path), {bigint: true, throwIfNoEntry: false});
+    const id = stats === undefined ? undefined : ownerOf(stats, lost);
+    if (id !== undefined) found.set(id, path);
+  }
+  return found;
+}
+
+/** The files whose names may be those of databases, as paths from `filesDirectory`. */
+function* walk(filesDirectory: string): Generator<string> {
   const folders = [''];
   for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
     for (const entry of readdirSync(join(filesDirectory, folder), {withFileTypes: true})) {
       const path = folder === '' ? entry.name : `${folder}/${entry.name}`;
       if (entry.isDirectory()) folders.push(path);
-      if (!entry.isFile() || !isDatabaseName(path)) continue;
-      const stats = lstatSync(join(filesDirectory, path), {bigint: true, throwIfNoEntry: false});
-      const id = stats === undefined ? undefined : ownerOf(stats, lost);
-      if (id !== undefined) found.set(id, path);
+      else if (entry.isFile() && isDatabaseName(path)) yield path;
     }
   }
-  return found;
 }
 
 function ownerOf(stats: BigIntStats, lost: readonly Lost[]): string | undefined {
