@@ -28,6 +28,8 @@ export interface FlushJob {
   readonly isDataOnly: boolean;
   /** The FSYNC to answer when the disk has the bytes; without it only `done` is called. */
   readonly id?: RequestId;
+  /** Nobody waits for it: one such job runs at a time, when no other waits. */
+  readonly isBackground?: boolean;
   /** Called on the caller's thread afterwards, `errno` positive or 0. */
   readonly done: (errno: number) => void;
 }
@@ -53,7 +55,7 @@ interface FlushWorker {
 export class Flusher {
   readonly #workers: FlushWorker[] = [];
   readonly #waiting: FlushJob[] = []; // Bounded by the threads of the apps: each waits for its own flush.
-
+  readonly #background = new Set<FlushJob>(); // Bounded by the databases in use.
   readonly #options: FlusherOptions;
 
   constructor(options: FlusherOptions) {
@@ -62,6 +64,20 @@ export class Flusher {
   }
 
   flush(job: FlushJob): void {
+    if (job.isBackground === true && this.#isBackgroundBusy) this.#background.add(job);
+    else this.#flushNow(job);
+  }
+
+  /** Somebody waits for this job now. Nothing happens when it runs or is done already. */
+  hurry(job: FlushJob): void {
+    if (this.#background.delete(job)) this.#flushNow(job);
+  }
+
+  get #isBackgroundBusy(): boolean {
+    return this.#waiting.length > 0 || this.#workers.some(({job}) => job?.isBackground === true);
+  }
+
+  #flushNow(job: FlushJob): void {
     const idle = this.#workers.find(worker => worker.job === undefined) ?? this.#reap() ?? this.#grow();
     if (idle === undefined) this.#wait(job);
     else start(idle, job, job.id === undefined);
@@ -86,9 +102,16 @@ export class Flusher {
   poll(): void {
     for (const worker of this.#workers) {
       if (worker.job === undefined || !finish(worker)) continue;
-      const next = this.#waiting.shift();
+      const next = this.#next();
       if (next !== undefined) start(worker, next, next.id === undefined || this.#waiting.length > 0);
     }
+  }
+
+  #next(): FlushJob | undefined {
+    if (this.#waiting.length > 0 || this.#isBackgroundBusy) return this.#waiting.shift();
+    const [job] = this.#background;
+    if (job !== undefined) this.#background.delete(job);
+    return job;
   }
 
   #reap(): FlushWorker | undefined {

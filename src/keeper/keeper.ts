@@ -56,6 +56,8 @@ const RELEASE_TIMEOUT_MS = 5000;
 const UNMOUNT_TRIES = 20;
 const UNMOUNT_RETRY_MS = 100;
 const QUIT_TIMEOUT_MS = 2000;
+/** At a stop nobody waits for the mount any more, and what is put away in order need not be looked at by the next start. */
+const LAST_QUIT_TIMEOUT_MS = 60_000;
 
 interface Daemon {
   readonly process: ChildProcess;
@@ -303,7 +305,7 @@ export class Keeper {
       send(daemon, {type: 'quit'});
       await Promise.race([
         new Promise(resolve => daemon.process.once('close', resolve)),
-        new Promise(resolve => setTimeout(resolve, QUIT_TIMEOUT_MS)),
+        new Promise(resolve => setTimeout(resolve, LAST_QUIT_TIMEOUT_MS).unref()),
       ]);
     }
     this.#finish(0);

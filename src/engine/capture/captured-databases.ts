@@ -33,6 +33,7 @@ export interface PruneRules {
 
 const IDLE_MS = 60_000;
 const SWEEP_INTERVAL_MS = 10_000;
+const SWEEP_BUDGET_MS = 5;
 
 /** The databases that this node captures: loaded when they are first used, dropped from memory when idle. */
 export class CapturedDatabases {
@@ -258,7 +259,13 @@ export class CapturedDatabases {
     const idle = [...this.#byName.values()].filter(
       database => now - database.lastUsedMs > IDLE_MS && !isInUse(database) && !isAtWork(database),
     );
-    for (const database of idle) this.#unload(database);
+    const deadline = performance.now() + SWEEP_BUDGET_MS;
+    for (const database of idle) {
+      this.#unload(database);
+      if (performance.now() < deadline) continue;
+      this.#sweepAtMs = now; // Each waits for the disk: the rest at the next turn.
+      break;
+    }
     return idle.length > 0;
   }
 

@@ -1,6 +1,6 @@
 import type {ChecksumFlush} from '../../log/page-checksums.ts';
 import type {DatabaseStore} from '../database-store.ts';
-import type {Flusher} from '../flusher.ts';
+import type {FlushJob, Flusher} from '../flusher.ts';
 
 export interface StoreFlusherOptions {
   readonly flusher: Flusher;
@@ -17,6 +17,8 @@ export class StoreFlusher {
   readonly #options: StoreFlusherOptions;
   #store: DatabaseStore | undefined;
   #isSyncing = false;
+  /** Of the sync of the log that is under way. */
+  #jobs: readonly FlushJob[] = [];
   #syncErrno = 0;
   #flush: ChecksumFlush | undefined;
   #flushedMs = 0;
@@ -42,7 +44,8 @@ export class StoreFlusher {
   isLogDurable(): boolean {
     const log = this.#store?.log;
     if (log === undefined || log.syncedTxid >= log.position.txid) return true;
-    if (!this.#isSyncing) this.#syncLog(() => undefined);
+    if (!this.#isSyncing) this.#syncLog(() => undefined, false);
+    else for (const job of this.#jobs) this.#options.flusher.hurry(job);
     return false;
   }
 
@@ -62,7 +65,7 @@ export class StoreFlusher {
     this.#flushedMs = nowMs;
     const flush = store.checksums.prepareFlush({position: store.position, term: store.term});
     this.#flush = flush;
-    this.#syncLog(() => this.#writeEntries(flush));
+    this.#syncLog(() => this.#writeEntries(flush), true);
   }
 
   #writeEntries(flush: ChecksumFlush): void {
@@ -88,7 +91,7 @@ export class StoreFlusher {
       if (errno === 0) then();
       else this.#giveUp(flush, new Error(`errno ${errno}`));
     };
-    this.#options.flusher.flush({fd: flush.fd(), isDataOnly: true, done});
+    this.#options.flusher.flush({fd: flush.fd(), isDataOnly: true, isBackground: true, done});
   }
 
   #step(flush: ChecksumFlush, write: () => void): void {
@@ -107,7 +110,7 @@ export class StoreFlusher {
     this.#options.failed(error);
   }
 
-  #syncLog(then: () => void): void {
+  #syncLog(then: () => void, isBackground: boolean): void {
     const store = this.#store;
     if (store === undefined) return;
     const {log} = store;
@@ -135,6 +138,7 @@ export class StoreFlusher {
       }
       this.#options.synced();
     };
-    for (const fd of targets) this.#options.flusher.flush({fd, isDataOnly: true, done});
+    this.#jobs = targets.map(fd => ({fd, isDataOnly: true, isBackground, done}));
+    for (const job of this.#jobs) this.#options.flusher.flush(job);
   }
 }
