@@ -21,8 +21,8 @@ const MAIN =
   process.env.FERRITE_TEST_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const START_MS = 60_000;
 const STOP_MS = 60_000;
-/** Test files run in several processes at once. */
-let portNext = 22_000 + (Number(process.env.VITEST_POOL_ID ?? 0) % 8) * 1000 + (process.pid % 200) * 4;
+/** Test files run in several processes at once, each with ports of its own below those that the kernel gives out. */
+let portNext = 20_000 + (process.pid % 250) * 48;
 
 export interface NodeSettings {
   readonly role: 'primary' | 'follower';
