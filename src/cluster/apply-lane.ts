@@ -63,6 +63,8 @@ const BATCH_BYTES_MAX = 1024 * 1024;
 const FAULTS_BEFORE_SNAPSHOT = 3;
 const RESYNC_DELAY_MIN_MS = 100;
 const RESYNC_DELAY_MAX_MS = 5_000;
+/** A copy of everything that does not help either is not to be had too often. */
+const COPY_DELAY_MAX_MS = 60_000;
 
 /**
  * Applies what comes for one database, one after the other. A lane that waits for its database holds up no other lane;
@@ -262,7 +264,10 @@ export class ApplyLane {
     const delayMs =
       this.#failureCount === 1
         ? 0
-        : Math.min(RESYNC_DELAY_MAX_MS, RESYNC_DELAY_MIN_MS * 2 ** Math.min(this.#failureCount - 2, 10));
+        : Math.min(
+            want === 'snapshot' ? COPY_DELAY_MAX_MS : RESYNC_DELAY_MAX_MS,
+            RESYNC_DELAY_MIN_MS * 2 ** Math.min(this.#failureCount - 2, 10),
+          );
     this.#resyncTimer = setTimeout(() => this.#resync(want), delayMs);
   }
 

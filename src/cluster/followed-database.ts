@@ -32,6 +32,8 @@ export class FollowedDatabase {
   holdAfter: Txid | undefined;
   /** Set while somebody works on this database. */
   job: AbortController | undefined;
+  /** The follower has asked for a copy because nothing else helped, so often since it last took something in. */
+  copiesWanted = 0;
   /** Failures of our own log in a row. */
   failureCount = 0;
 

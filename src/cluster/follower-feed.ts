@@ -177,6 +177,7 @@ export class FollowerFeed {
   #acknowledge(database: FollowedDatabase, position: Position): void {
     database.acked = position;
     database.failureCount = 0;
+    database.copiesWanted = 0;
     if (database.target !== undefined && position.txid >= database.target) this.#reachTarget(database);
     this.#options.onNeeds(database.id, false);
     this.#options.onAck(database.id, position);
@@ -227,12 +228,10 @@ export class FollowerFeed {
     const {id, position, term, want} = frame;
     const database = this.#databases.get(id);
     if (database === undefined) return;
-    this.#options.log.warn('follower asks again', {
-      nodeId: this.#options.nodeId,
-      id,
-      want,
-      position: formatPosition(position),
-    });
+    const {log, nodeId} = this.#options;
+    log.warn('follower asks again', {nodeId, id, want, position: formatPosition(position)});
+    // What no copy helps keeps the follower from being told that all else is there no longer.
+    if (want === 'snapshot' && database.copiesWanted++ > 0) this.#reachTarget(database);
     database.job?.abort();
     database.job = undefined;
     database.holdAfter = undefined;
@@ -240,6 +239,7 @@ export class FollowerFeed {
     database.stage = want === 'snapshot' ? {at: 'snapshot'} : {at: 'checking', position, term};
     this.#outbox.control({type: 'restart', id});
     this.#advance(database);
+    this.#options.onProgress();
   }
 
   /** Queues what is to be done next for a database, if anything, and if its window has room. */

@@ -46,7 +46,8 @@ export type FollowStep = 'done' | 'again';
 const CHECKPOINT_BUDGET_MS = 5;
 const FLUSH_INTERVAL_MS = 10_000;
 /** After a failure to bring the files up to the log; while a reader is in the way there is no pause. */
-const FINISH_INTERVAL_MS = 1000;
+const FINISH_PAUSE_MIN_MS = 1000;
+const FINISH_PAUSE_MAX_MS = 60_000;
 /** Errors that say nothing of the files: what failed is tried again. */
 const PASSING: ReadonlySet<string | undefined> = new Set([
   'APPLY_LOCKED',
@@ -79,6 +80,7 @@ export class FollowedDatabase {
   #isSettled: boolean;
   #flushAtMs = 0;
   #finishAtMs = 0;
+  #finishPauseMs = FINISH_PAUSE_MIN_MS;
   /** The records that were accepted last: where they begin, their pages, and the last of them. */
   #acceptedAfter = 0n;
   readonly #batch = new PageBatch();
@@ -198,7 +200,8 @@ export class FollowedDatabase {
   /** Brings the files up to a log that they could not follow, copies from the WAL into the file, and flushes now and then. */
   maintain(nowMs: number): boolean {
     if (this.isBehind && nowMs >= this.#finishAtMs) {
-      this.#finishAtMs = nowMs + FINISH_INTERVAL_MS;
+      this.#finishAtMs = nowMs + this.#finishPauseMs;
+      this.#finishPauseMs = Math.min(2 * this.#finishPauseMs, FINISH_PAUSE_MAX_MS);
       if (this.finishApply() === 'again') this.#finishAtMs = 0;
     }
     const database = this.#database;
@@ -354,6 +357,7 @@ export class FollowedDatabase {
     const isNothing = transaction.commit === 0 && database.pageCount === 0;
     if (!isNothing && this.#write(database, transaction) === 'again') return 'again';
     this.#setApplied(position);
+    this.#finishPauseMs = FINISH_PAUSE_MIN_MS;
     this.#batch.clear();
     this.#newest = undefined;
     return 'done';
