@@ -111,8 +111,10 @@ export class EngineSource implements ReplicationSource {
     const {maxTxid} = last.entry;
     const {minTxid} = first.entry;
     const size = entries.reduce((sum, {entry}) => sum + entry.size, 0);
-    // A log that is longer than the database costs more than a copy of that.
-    if (choice === 'cheapest' && size > VERBATIM_BYTES_MAX && size > this.#sizeOf(id)) return undefined;
+    // A log that is longer than the database costs more than a copy of that. Who has nothing needs every page anyway: then
+    // compacting the log is worth while only where it is much shorter.
+    const isLong = size > VERBATIM_BYTES_MAX && size > this.#sizeOf(id) / (after === 0n ? 4 : 1);
+    if (choice === 'cheapest' && isLong) return undefined;
     if (size <= VERBATIM_BYTES_MAX || entries.length === 1) {
       const chunks = readEntries(entries);
       return {minTxid, maxTxid, size, chunks, close: async () => void (await chunks.return())};

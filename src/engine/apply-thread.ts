@@ -91,6 +91,7 @@ class ApplyThread {
       else void this.#serve(command.request, command.question);
     });
     setInterval(() => this.#maintain(), MAINTAIN_INTERVAL_MS);
+    setInterval(() => this.#keepAwake.tick(), 5 * MAINTAIN_INTERVAL_MS);
   }
 
   /** One database that can't be opened now must not keep the others from being followed. */
@@ -406,7 +407,6 @@ class ApplyThread {
   }
 
   #maintain(): void {
-    this.#keepAwake.tick();
     const now = performance.now();
     for (const database of this.#databases.values()) {
       if (this.#catalog.formerNames.has(database.id)) continue;

@@ -1,3 +1,4 @@
+import {openFilesMax} from '../lib/open-files.ts';
 import type {LogEntry} from '../log/log-entry.ts';
 import {toTxid} from '../ltx/position.ts';
 import type {CapturedDatabase} from './capture/captured-database.ts';
@@ -33,6 +34,9 @@ interface RunningSnapshot {
   credit: number;
 }
 
+const LOADED_MAX = 1000;
+/** Of the files that the process may open, a loaded database gets this part: about twice what it needs. */
+const FILES_PER_DATABASE = 16;
 const WORK_MS = 1;
 /** Records up to this size go along with the event of their commit. */
 const RECORD_SIZE_MAX = 256 * 1024;
@@ -71,6 +75,8 @@ export class FsPrimary {
       created: (id, name) => outbox.add({type: 'created', id, name}),
       renamed: (id, name) => outbox.add({type: 'renamed', id, name}),
       dropped: (id, name) => outbox.add({type: 'dropped', id, name}),
+      putAway: database => this.files.forget(database),
+      loadedMax: Math.min(LOADED_MAX, Math.floor(openFilesMax() / FILES_PER_DATABASE)),
     });
     this.files = new PrimaryFiles(inodes, this.#databases);
   }

@@ -53,6 +53,8 @@ class Daemon {
       created: id => this.created.push(id),
       renamed: () => undefined,
       dropped: () => undefined,
+      putAway: () => undefined,
+      loadedMax: 100,
     });
   }
 

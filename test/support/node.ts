@@ -31,6 +31,8 @@ export interface NodeSettings {
   /** YAML lines to add, for example `fuse: {…}` keys as `fuse.follower-writes: readonly`. */
   readonly set?: Readonly<Record<string, string>>;
   readonly env?: Readonly<Record<string, string>>;
+  /** A program that runs the keeper, with its arguments. */
+  readonly under?: readonly string[];
   /** Where the data directory is, instead of an ordinary folder. */
   readonly disk?: LossyDisk;
 }
@@ -101,7 +103,9 @@ export class TestNode {
   async restart(): Promise<void> {
     const readyBefore = countOf(this.log, 'msg="ready"');
     const output = openSync(this.#logPath, 'a');
-    const child = spawn(process.execPath, [MAIN, 'mount', '-config', join(this.directory, 'ferrite.yml')], {
+    const command = [process.execPath, MAIN, 'mount', '-config', join(this.directory, 'ferrite.yml')];
+    const [program = '', ...args] = [...(this.settings.under ?? []), ...command];
+    const child = spawn(program, args, {
       env: {...process.env, ...this.settings.env},
       stdio: ['ignore', output, output],
     });

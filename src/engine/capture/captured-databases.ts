@@ -22,6 +22,10 @@ export interface DatabasesOptions {
   readonly renamed: (id: string, name: string) => void;
   readonly dropped: (id: string, name: string) => void;
   readonly created: (id: string, name: string) => void;
+  /** The database is no longer loaded: what is remembered of its files is void. */
+  readonly putAway: (database: CapturedDatabase) => void;
+  /** How many databases may be loaded, each with some files open; more only where all of them are in use. */
+  readonly loadedMax: number;
 }
 
 export interface PruneRules {
@@ -34,6 +38,8 @@ export interface PruneRules {
 const IDLE_MS = 60_000;
 const SWEEP_INTERVAL_MS = 10_000;
 const SWEEP_BUDGET_MS = 5;
+/** What was used so recently is in use. */
+const RECENT_MS = 1000;
 
 /** The databases that this node captures: loaded when they are first used, dropped from memory when idle. */
 export class CapturedDatabases {
@@ -306,6 +312,7 @@ export class CapturedDatabases {
   #load(name: string): CapturedDatabase {
     const {context, catalog, seals, filesDirectory} = this.#options;
     const path = join(filesDirectory, name);
+    if (this.#byName.size >= this.#options.loadedMax) this.#putAwayOldest();
     const database = new CapturedDatabase(context, name, path);
     const id = catalog.idOf(name);
     this.#byName.set(name, database);
@@ -328,6 +335,17 @@ export class CapturedDatabases {
     }
     this.schedule(database);
     return database;
+  }
+
+  /** Makes room for another database. Waits for the disk. */
+  #putAwayOldest(): void {
+    let oldest: CapturedDatabase | undefined;
+    for (const database of this.#byName.values())
+      if (!database.isBusy && (oldest === undefined || database.lastUsedMs < oldest.lastUsedMs))
+        oldest = database;
+    if (oldest === undefined || this.nowMs() - oldest.lastUsedMs < RECENT_MS) return;
+    this.#unload(oldest);
+    this.#options.putAway(oldest);
   }
 
   #recover(database: CapturedDatabase): void {

@@ -316,17 +316,18 @@ export class PrimaryFiles implements DatabaseHooks {
   }
 
   #dropped(database: CapturedDatabase): void {
-    this.#forget(database);
+    this.forget(database);
     this.#databases.drop(database);
   }
 
   #renameDatabase(database: CapturedDatabase, newPath: string): void {
-    this.#forget(database);
+    this.forget(database);
     if (fileRole(newPath).role === 'main') this.#databases.rename(database, newPath);
     else this.#databases.drop(database);
   }
 
-  #forget(database: CapturedDatabase): void {
+  /** The database was unloaded: what was remembered of its files is void. */
+  forget(database: CapturedDatabase): void {
     for (const [nodeid, file] of this.#byNodeid)
       if (file?.database === database) this.#byNodeid.delete(nodeid);
   }
