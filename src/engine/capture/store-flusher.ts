@@ -11,6 +11,9 @@ export interface StoreFlusherOptions {
 
 /** How long changes of the page checksums may take to be on disk: what a start has to replay, and the log has to keep. */
 const FLUSH_INTERVAL_MS = 10_000;
+/** Where much was logged it is done more often: after a kill the next daemon reads all of it while apps wait. */
+const BUSY_INTERVAL_MS = 500;
+const BUSY_BYTES = 512 * 1024;
 
 /** Makes the log and the page checksums of one database durable, without ever waiting for the disk on the caller's thread. */
 export class StoreFlusher {
@@ -60,7 +63,8 @@ export class StoreFlusher {
   tend(nowMs: number): void {
     const store = this.#store;
     if (store === undefined || this.#isSyncing || this.#flush !== undefined || store.isRebuilding) return;
-    if (nowMs - this.#flushedMs < FLUSH_INTERVAL_MS) return;
+    const intervalMs = store.log.unsyncedBytes < BUSY_BYTES ? FLUSH_INTERVAL_MS : BUSY_INTERVAL_MS;
+    if (nowMs - this.#flushedMs < intervalMs) return;
     if (store.checksums.durablePosition.txid === store.position.txid) return;
     this.#flushedMs = nowMs;
     const flush = store.checksums.prepareFlush({position: store.position, term: store.term});
