@@ -10,6 +10,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import {createServer} from 'node:net';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {setTimeout as sleep} from 'node:timers/promises';
@@ -21,8 +22,22 @@ const MAIN =
   process.env.FERRITE_TEST_MAIN ?? fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
 const START_MS = 60_000;
 const STOP_MS = 60_000;
-/** Test files run in several processes at once, each with ports of its own below those that the kernel gives out. */
-let portNext = 20_000 + (process.pid % 250) * 48;
+/** Test files run in several processes at once: each begins somewhere below the ports that the kernel gives out. */
+let portNext = 20_000 + Math.floor(Math.random() * 12_000);
+
+async function freePort(): Promise<number> {
+  for (;;) {
+    const port = portNext++;
+    const server = createServer();
+    const isFree = await new Promise<boolean>(resolve => {
+      server.once('error', () => resolve(false));
+      server.listen(port, () => resolve(true));
+    });
+    if (!isFree) continue;
+    await new Promise(resolve => server.close(resolve));
+    return port;
+  }
+}
 
 export interface NodeSettings {
   readonly role: 'primary' | 'follower';
@@ -59,7 +74,7 @@ export class TestNode {
   /** Makes a node and waits until it says "ready". */
   static async start(settings: NodeSettings): Promise<TestNode> {
     const directory = mkdtempSync(join(tmpdir(), 'ferrite-test-'));
-    const node = new TestNode(directory, portNext++, settings);
+    const node = new TestNode(directory, await freePort(), settings);
     mkdirSync(node.mount);
     if (settings.disk !== undefined) {
       mkdirSync(node.data);
