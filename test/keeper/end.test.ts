@@ -10,6 +10,21 @@ import {isAlive} from './support.ts';
 
 let node: TestNode;
 
+/** Commits rows until something fails, and then writes how many it was told of to a file. */
+const UNTIL_FAILURE = `
+c = connect(sys.argv[1])
+c.execute('create table t(x)')
+n = 0
+try:
+    while True:
+        c.execute('insert into t values(1)')
+        n += 1
+except sqlite3.OperationalError:
+    pass
+open(sys.argv[2], 'w').write(str(n))
+os._exit(0)
+`;
+
 afterEach(async () => await node.destroy());
 
 /** Commits row after row until the time is over. Prints how many, and the longest pause in ms. */
@@ -64,22 +79,7 @@ sys.exit('its mount still answers')
 
 test('SIGTERM in the middle of writes: what was acknowledged is there, in the database and in its log', async () => {
   node = await TestNode.start({role: 'primary'});
-  const writing = python(
-    `
-c = connect(sys.argv[1])
-c.execute('create table t(x)')
-n = 0
-try:
-    while True:
-        c.execute('insert into t values(1)')
-        n += 1
-except sqlite3.OperationalError:
-    pass
-open(sys.argv[2], 'w').write(str(n))
-os._exit(0)
-`,
-    [node.path('a.db'), `${node.directory}/acknowledged`],
-  );
+  const writing = python(UNTIL_FAILURE, [node.path('a.db'), `${node.directory}/acknowledged`]);
   await sleep(1500);
   expect(await node.stop()).toBe(0);
   await writing;
@@ -219,22 +219,7 @@ test('when the keeper alone is killed the daemon unmounts and ends, and a new fe
 
 test('when the keeper is killed under an app, the app gets errors, and a new ferrite comes up at once', async () => {
   node = await TestNode.start({role: 'primary'});
-  const writing = python(
-    `
-c = connect(sys.argv[1])
-c.execute('create table t(x)')
-n = 0
-try:
-    while True:
-        c.execute('insert into t values(1)')
-        n += 1
-except sqlite3.OperationalError:
-    pass
-open(sys.argv[2], 'w').write(str(n))
-os._exit(0)
-`,
-    [node.path('a.db'), `${node.directory}/acknowledged`],
-  );
+  const writing = python(UNTIL_FAILURE, [node.path('a.db'), `${node.directory}/acknowledged`]);
   await sleep(1500);
   process.kill(node.keeperPid, 'SIGKILL');
   await node.restart();

@@ -1,5 +1,6 @@
 import {spawn} from 'node:child_process';
-import {readFile} from 'node:fs/promises';
+import {cp, readFile, rm} from 'node:fs/promises';
+import {join} from 'node:path';
 import {expect} from 'vitest';
 import {TestNode, until} from '../support/node.ts';
 
@@ -99,4 +100,16 @@ export async function startPair(
       await primary.destroy();
     },
   };
+}
+
+/** Lets `commit` happen, then puts the primary's data directory back to what it was before, as an old copy of its disk. It is stopped then. */
+export async function forgetCommits(primary: TestNode, commit: () => Promise<void>): Promise<void> {
+  expect(await primary.stop()).toBe(0);
+  const saved = join(primary.directory, 'saved');
+  await cp(primary.data, saved, {recursive: true, preserveTimestamps: true});
+  await primary.restart();
+  await commit();
+  expect(await primary.stop()).toBe(0);
+  await rm(primary.data, {recursive: true});
+  await cp(saved, primary.data, {recursive: true, preserveTimestamps: true});
 }

@@ -61,6 +61,7 @@ export class CaptureWork {
     return {holds: 'file-writes', publishes: true, takesDirty: true, plan, giveUp: this.#giveUp};
   }
 
+  /** These pages, compared with what the log says. */
   pages(pgnos: readonly Uint32Array[]): QueuedWork {
     const {committedCount} = this.#tracker;
     const plan = () => this.#plans.pages(pgnos, committedCount);

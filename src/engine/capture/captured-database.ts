@@ -9,7 +9,7 @@ import {WaitList} from '../mount/database-hooks.ts';
 import {BackingFiles} from './backing-files.ts';
 import {CaptureWork, type QueuedWork} from './capture-work.ts';
 import {DirtyFile} from './dirty-file.ts';
-import {pagesOfLastRecord, readCommittedPage} from './plans.ts';
+import {pagesOfLastRecord} from './plans.ts';
 import {
   type PreparedRecord,
   prepareRecord,
@@ -238,12 +238,7 @@ export class CapturedDatabase {
    * log. Compares those pages; after a checkpoint there is no difference.
    */
   captureAfterWal(pgnos: Uint32Array): void {
-    this.#capturePages([pgnos], pgnos.length);
-  }
-
-  /** Compares these pages with what the log says and captures the differences. */
-  #capturePages(pgnos: readonly Uint32Array[], count: number): void {
-    this.#enqueue(this.#work.pages(pgnos), count);
+    this.#enqueue(this.#work.pages([pgnos]), pgnos.length);
   }
 
   /**
@@ -258,7 +253,7 @@ export class CapturedDatabase {
     if (this.#finalization === 'none') this.#flusher.tend(this.#context.nowMs());
     if (this.isJournalActive || this.tracker.isBehind) return;
     const {count} = this.undone;
-    if (!this.isDirty && this.undone.isDue) this.#capturePages(this.undone.takeAll(), count);
+    if (!this.isDirty && this.undone.isDue) this.#enqueue(this.#work.pages(this.undone.takeAll()), count);
     if (!this.isDirty) return;
     if (this.dirtyFile.isOwed || this.dirtyFile.isQuiet(isWriteLocked)) this.captureFile(true);
   }
@@ -324,11 +319,6 @@ export class CapturedDatabase {
   /** Tries again what failed. */
   retry(): void {
     this.work(performance.now() + 1);
-  }
-
-  /** The content of a page as of the last commit that was seen, in whichever file it is. */
-  readPage(pgno: number, target: Uint8Array): void {
-    readCommittedPage(this.files, this.tracker, pgno, target);
   }
 
   /** Makes log, page checksums and files durable. Waits for the disk. */

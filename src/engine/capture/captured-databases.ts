@@ -356,13 +356,13 @@ export class CapturedDatabases {
   #unload(database: CapturedDatabase | undefined, finishesWork = true): void {
     if (database === undefined) return;
     const isCaptured =
-      finishesWork &&
+      !finishesWork ||
       this.#attempt(database, 'database not captured', () => {
         while (database.work(Number.POSITIVE_INFINITY));
       });
     const {id, store, files, name} = database;
     const isClean =
-      (isCaptured || !finishesWork) &&
+      isCaptured &&
       !database.isBusy &&
       !database.isDirty &&
       !database.check.isOpen &&

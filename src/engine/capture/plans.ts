@@ -106,14 +106,8 @@ export function readFramePage(files: BackingFiles, frame: number, target: Uint8A
     throw new Error(`Cannot read frame ${frame} of "${files.path}-wal": it is cut short`);
 }
 
-/** Reads the page as of the last commit in the WAL, in whichever file it is. */
-export function readCommittedPage(
-  files: BackingFiles,
-  tracker: WalTracker,
-  pgno: number,
-  target: Uint8Array,
-): void {
-  const frame = tracker.findFrame(pgno, tracker.committedCount);
+/** Reads a page from `frame` of the WAL, or from the database file where that is negative: no frame holds it. */
+export function readPageAt(files: BackingFiles, frame: number, pgno: number, target: Uint8Array): void {
   if (frame >= 0) readFramePage(files, frame, target);
   else files.readMainPage(pgno, target);
 }

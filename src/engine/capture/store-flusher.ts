@@ -1,6 +1,6 @@
 import type {ChecksumFlush} from '../../log/page-checksums.ts';
 import type {DatabaseStore} from '../database-store.ts';
-import type {FlushJob, Flusher} from '../flusher.ts';
+import type {Flusher, FlushJob} from '../flusher.ts';
 
 export interface StoreFlusherOptions {
   readonly flusher: Flusher;

@@ -1,21 +1,12 @@
-import type {PageHasher} from '../../ltx/checksum.ts';
-import type {LockBytes} from '../../sqlite/lock-bytes.ts';
 import type {DatabaseStore} from '../database-store.ts';
-import type {BackingFiles} from './backing-files.ts';
 import type {DirtyPages} from './dirty-pages.ts';
 import {PageCursor} from './page-cursor.ts';
-import {type FileShape, fileShape, pageRange, pagesOfCommit, readFramePage, walPlace} from './plans.ts';
+import {type FileShape, fileShape, pageRange, pagesOfCommit, readPageAt, walPlace} from './plans.ts';
 import type {Slices, TransactionPlan} from './record-job.ts';
-import type {WalTracker, WalTransaction} from './wal-tracker.ts';
+import type {SmallTransactionsOptions} from './small-transaction.ts';
+import type {WalTransaction} from './wal-tracker.ts';
 
-export interface PlansOptions {
-  readonly files: BackingFiles;
-  readonly tracker: WalTracker;
-  readonly hasher: PageHasher;
-  readonly term: bigint;
-  readonly nowMs: () => number;
-  readonly compress: boolean;
-  readonly lockBytes: LockBytes;
+export interface PlansOptions extends SmallTransactionsOptions {
   readonly store: () => DatabaseStore | undefined;
   readonly dirty: () => DirtyPages | undefined;
   /** Page size that the journal told, 0 if none. */
@@ -47,9 +38,7 @@ export class TransactionPlans {
       pgnos: pagesOfCommit(cursor, this.#countBefore(common.pageSize), commit, common.lockPgno),
       readPage: (pgno, target) => {
         const written = cursor.seek(pgno);
-        const frame = written >= 0 ? written : tracker.findFrame(pgno, first);
-        if (frame >= 0) readFramePage(files, frame, target);
-        else files.readMainPage(pgno, target);
+        readPageAt(files, written >= 0 ? written : tracker.findFrame(pgno, first), pgno, target);
       },
       wal: walPlace(tracker, first, end),
     };
@@ -76,11 +65,7 @@ export class TransactionPlans {
       ...common,
       commit: shape.pageCount,
       pgnos: pagesOfCommit(cursor, this.#countBefore(shape.pageSize), shape.pageCount, common.lockPgno),
-      readPage: (pgno, target) => {
-        const frame = tracker.findFrame(pgno, committedCount);
-        if (frame >= 0) readFramePage(files, frame, target);
-        else files.readMainPage(pgno, target);
-      },
+      readPage: (pgno, target) => readPageAt(files, tracker.findFrame(pgno, committedCount), pgno, target),
       wal: committedCount > 0 ? walPlace(tracker, 0, committedCount) : undefined,
     };
   }
@@ -96,11 +81,7 @@ export class TransactionPlans {
       ...common,
       commit: shape.pageCount,
       pgnos: pageRange(1, shape.pageCount, common.lockPgno),
-      readPage: (pgno, target) => {
-        const frame = cursor.seek(pgno);
-        if (frame >= 0) readFramePage(files, frame, target);
-        else files.readMainPage(pgno, target);
-      },
+      readPage: (pgno, target) => readPageAt(files, cursor.seek(pgno), pgno, target),
       wal: committedCount > 0 ? walPlace(tracker, 0, committedCount) : undefined,
       isWhole: true,
     };
